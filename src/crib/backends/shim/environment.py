@@ -62,6 +62,7 @@ async def open_environment(opening: HandlerOpening) -> ShimEnvironment:
         if made.is_runc:
             _find(str(options.shim.options.get("BinaryName", "runc")))
             os.makedirs(made.runtime_root, mode=0o700, exist_ok=True)
+        os.makedirs(opening.paths.shims, mode=0o700, exist_ok=True)
         made.facts = replace(made.facts, systemd=node.systemd)
         made.base_spec, made.default_seccomp = node.base_spec, node.default_seccomp
         return made
@@ -82,7 +83,7 @@ def _environment(opening: HandlerOpening, facts: HandlerFacts) -> ShimEnvironmen
             path=facts.program,
             address=f"{paths.state}/{opening.name}",
             events=paths.shim_events(opening.name),
-            sockets=paths.monitor_sockets,
+            sockets=paths.shims,
             publisher=shutil.which("true") or "/bin/true",
             options=runtime_options(shim.runtime, shim.options, root=root, systemd=systemd),
         ),

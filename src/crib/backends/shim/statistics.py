@@ -1,4 +1,4 @@
-"""The port `Statistics`: from cgroups of this host, or by a shim's word where a pod has a kernel of its own."""
+"""The port `Statistics`: from cgroups of this host, or by a shim's word where a pod has its own kernel."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ from crib.backends.pods.endings import Endings
 from crib.backends.pods.oom import OomKills
 from crib.backends.pods.signals import Signals
 from crib.backends.pods.usage import UsageReader
-from crib.backends.shim.container_io import ContainerIo
 from crib.backends.shim.container_shims import ContainerShims
 from crib.backends.shim.environment import ShimEnvironment
 from crib.backends.shim.events import EventsServer
+from crib.backends.shim.first_processes import FirstProcesses
 from crib.backends.shim.shims import Shims
 
 
@@ -28,7 +28,7 @@ class ShimTools:
     making: ContainerBundles
     shims: Shims
     services: ContainerShims
-    io: ContainerIo
+    io: FirstProcesses
     signals: Signals
     oom: OomKills
     endings: Endings
