@@ -37,6 +37,10 @@ class ShimEnvironment(HandlerEnvironment):
     others: frozenset[str] | None = None
     """Of the default handler: those that look after themselves. It looks after what all others have made."""
 
+    def owns(self, handler: str) -> bool:
+        """Whether what that handler made is this one's to look after."""
+        return handler == self.facts.name or (self.others is not None and handler not in self.others)
+
     @property
     def names(self) -> CgroupNames:
         """Where cgroups are."""
