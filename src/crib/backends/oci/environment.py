@@ -52,12 +52,6 @@ class OciEnvironment(HandlerEnvironment):
     """What we know of crun may be used: its state of a container is a directory of plain files."""
     has_fifo: bool = False
     """There is an `exec.fifo` in its state of a container until that is started."""
-    others: frozenset[str] | None = None
-    """Of the default handler: those that look after themselves. It looks after what all others have made."""
-
-    def owns(self, handler: str) -> bool:
-        """Whether what that handler made is this one's to look after."""
-        return handler == self.facts.name or (self.others is not None and handler not in self.others)
 
     def runtimes(self) -> tuple[RuntimeProgram, ...]:
         """This handler's own program, and those whose containers it looks after besides."""

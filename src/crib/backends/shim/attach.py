@@ -83,7 +83,7 @@ class _Place:
         return (await service.wait(self.record.id)).code
 
 
-class Attachments:
+class AttachedClients:
     """Who is attached to which container."""
 
     def __init__(self, first: FirstProcesses, services: TaskServices) -> None:

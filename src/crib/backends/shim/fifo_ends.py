@@ -14,6 +14,7 @@ import errno
 import os
 import select
 from collections.abc import Iterable
+from typing import Self
 
 from crib.backends.shim.nouns import Stdio
 from crib.host.streams import Source, unread_bytes, widen
@@ -85,7 +86,7 @@ def open_input_again(path: str) -> int | None:
         raise
 
 
-async def has_reader(fd: int, ended: asyncio.Future[object]) -> None:
+async def has_reader(fd: int, ended: asyncio.Future[int]) -> None:
     """Returns when a fifo that we write to is read at its other end, or the process has `ended`.
 
     What is written before goes nowhere, and what is closed before leaves its reader without an end.
@@ -112,9 +113,18 @@ def _polled(fd: int, events: int) -> int:
 class FifoSource(Source):
     """What a process writes, by way of its shim. It ends with the last writer, and soon after `end`."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(open_output(path))
-        widen(self._fd)
+    @classmethod
+    def open(cls, path: str) -> Self:
+        """Before the shim has it open."""
+        fd = open_output(path)
+        widen(fd)
+        return cls(fd)
+
+    def go_on(self) -> FifoSource | None:
+        """Close this one, and have another in its place; None at the end."""
+        other = FifoSource(os.dup(self._fd)) if self._fd >= 0 and self._left is None else None
+        self.close()
+        return other
 
     def end(self) -> None:
         super().end()

@@ -69,7 +69,7 @@ class ShimHandler:
         self._programs = Programs(runtime)
         self.pods = ShimPods(tools, self._pods, self._infra)
         self.containers = ShimContainers(tools, self._exits, self._making)
-        self.streams = ShimStreams(tools, self._exits)
+        self.streams = ShimStreams(tools)
         self.logs = ShimLogs(tools)
         self.statistics = ShimStatistics(tools, self._pods)
 

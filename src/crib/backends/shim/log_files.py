@@ -16,6 +16,7 @@ import stat
 import time
 from collections.abc import Callable
 
+from crib.backends.failures import why
 from crib.backends.shim.chunks import Chunk
 from crib.backends.streams.logs import log_job
 from crib.host.threads import FOREIGN, Job, Overdue
@@ -118,7 +119,7 @@ class LogFile:
                 self._lost = 0
             write(self._fd)
         except OSError as error:
-            self._why = str(error.strerror or error)
+            self._why = why(error)
             if self._lost == 0:
                 _log.warning("output of container %s is lost: %s: %s", self._container, self.path, self._why)
             self._lost += 1

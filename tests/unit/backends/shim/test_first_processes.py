@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.shim.attach import Attachments
+from crib.backends.shim.attach import AttachedClients
 from crib.backends.shim.first_processes import FirstProcesses
 from crib.model.container import ContainerRecord
 from crib.model.errors import InvalidRequest, WrongState
@@ -80,7 +80,7 @@ async def test_a_log_that_is_no_file_is_refused_and_nothing_stays_open(lab: Fifo
 
 async def test_who_is_attached_sees_what_comes_from_then_on_and_the_end(lab: FifoLab) -> None:
     async with lab.daemon() as first:
-        attachments = Attachments(first, lab.shim)
+        attachments = AttachedClients(first, lab.shim)
         record = lab.record(stdin=True)
         stdio = await first.prepare(record)
         ends = Ends.open(stdio)
@@ -116,7 +116,7 @@ async def test_who_is_attached_sees_what_comes_from_then_on_and_the_end(lab: Fif
 
 async def test_a_replay_and_what_comes_next_are_one_text(lab: FifoLab) -> None:
     async with lab.daemon() as first:
-        attachments = Attachments(first, lab.shim)
+        attachments = AttachedClients(first, lab.shim)
         settings = Settings()
         object.__setattr__(settings.streaming, "attach_replay", 1 << 20)
         record = lab.record()
@@ -145,7 +145,7 @@ async def test_with_stdin_once_the_end_comes_also_when_the_daemon_did_not_live_t
         ends = Ends.open(stdio)
         reader = os.open(stdio.stdin, os.O_RDONLY | os.O_NONBLOCK)
         wanted = AttachRequest(record.id, stdin=True)
-        session = await Attachments(first, lab.shim).attach(record, wanted, Settings())
+        session = await AttachedClients(first, lab.shim).attach(record, wanted, Settings())
         assert session.stdin is not None
         await session.stdin.write(b"x")
     async with lab.daemon() as first:
@@ -163,7 +163,7 @@ async def test_a_terminal_gets_the_newest_of_many_sizes(lab: FifoLab) -> None:
         stdio = await first.prepare(record)
         assert stdio.stderr == ""
         writer = os.open(stdio.stdout, os.O_WRONLY)
-        session = await Attachments(first, lab.shim).attach(
+        session = await AttachedClients(first, lab.shim).attach(
             record, AttachRequest(record.id, tty=True, stdout=True), Settings()
         )
         for width in range(50):
