@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from crib.ttrpc.client import TtrpcClient
-from crib.ttrpc.errors import CallFailed, CallTimedOut, PeerLost
-from crib.ttrpc.messages import ServiceClient
 from google.protobuf.empty_pb2 import Empty
 
 from crib.stubs.shim import task_pb2
 from crib.tasks.groups import Beside
+from crib.ttrpc.client import TtrpcClient
+from crib.ttrpc.errors import CallFailed, CallTimedOut, PeerLost
+from crib.ttrpc.messages import ServiceClient
 from crib.wire.ttrpc import MAX_DATA_BYTES, Code
 from tests.unit.ttrpc.ends import BOUND, carrier_of
 
