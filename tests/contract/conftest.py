@@ -12,14 +12,27 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.host import FakeHost
 from tests.system.labs.oci_setup import oci_lab
+from tests.system.labs.shim_setup import shim_lab
+
+REAL = [pytest.mark.root, pytest.mark.system]
 
 
 @pytest.fixture(
-    params=["fake", "elsewhere", pytest.param("oci", marks=[pytest.mark.root, pytest.mark.system])]
+    params=[
+        "fake",
+        "elsewhere",
+        pytest.param("oci", marks=REAL),
+        pytest.param("shim-crun", marks=REAL),
+        pytest.param("shim-runc", marks=REAL),
+    ]
 )
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
     async with contextlib.AsyncExitStack() as stack:
-        if request.param != "oci":
+        if request.param.startswith("shim-"):
+            runtime = request.param.removeprefix("shim-")
+            shim = await stack.enter_async_context(shim_lab({"BinaryName": runtime}))
+            made = HandlerLab(shim.handler, shim.logs)
+        elif request.param != "oci":
             clock = ManualClock()
             host = FakeHost(clock, elsewhere=request.param == "elsewhere")
             made = HandlerLab(FakeHandler(clock, host), "/logs")

@@ -26,6 +26,7 @@ RUNC_OPTIONS: Mapping[str, type] = {
 """Options of its shim (containerd.runc.v1.Options, as containerd's configuration names them)."""
 _NAME = re.compile(r"[^./\s][^/\s]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _PROGRAM = re.compile(r"containerd-shim-(?P<name>.+)-(?P<version>[^-]+)")
+_OWN_KERNEL = ("runsc", "kata")
 
 OptionValue = str | int | float | bool
 
@@ -38,9 +39,9 @@ class ShimSettings:
     """Of kind `shim`: a name such as io.containerd.runc.v2, whose shim is found on PATH, or a shim's path."""
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     """Of kind `shim`: options of the runtime, as in containerd's configuration."""
-    sandbox: Annotated[str, OneOf(("auto", "none", "container", "service"))] = "auto"
-    """Of kind `shim`: what the runtime needs in a pod before its containers: `none`, a sandbox `container`,
-    or calls of the shim's sandbox `service`. `auto`: none for runc.v2, else a container."""
+    sandbox_service: Annotated[str, OneOf(("detect", "always", "never"))] = "detect"
+    """Of kind `shim`: whether pods that begin with a sandbox container are made by the shim's sandbox service
+    instead: `always`, `never`, or `detect` (where the shim has that service)."""
 
 
 def runtime_problem(runtime: str) -> str:
@@ -62,6 +63,12 @@ def is_runc(runtime: str) -> bool:
     """Whether it is containerd's own shim, also when that is named by its path."""
     found = _PROGRAM.fullmatch(program_name(runtime).rpartition("/")[2])
     return found is not None and found["name"] == "runc"
+
+
+def has_own_kernel(runtime: str) -> bool:
+    """Whether its pods run on a kernel of their own: gVisor's and Kata's shims."""
+    found = _PROGRAM.fullmatch(program_name(runtime).rpartition("/")[2])
+    return found is not None and found["name"].startswith(_OWN_KERNEL)
 
 
 def option_problems(runtime: str, options: Mapping[str, OptionValue]) -> dict[str, str]:

@@ -20,7 +20,7 @@ def test_a_handler_by_a_shim_has_a_runtime_and_options() -> None:
     shim = settings.handlers["one"].shim
     assert shim.runtime == "io.containerd.runc.v2"
     assert shim.options == {"BinaryName": "crun", "SystemdCgroup": True, "IoUid": 7}
-    assert shim.sandbox == "auto"
+    assert shim.sandbox_service == "detect"
 
 
 def test_options_of_another_runtime_are_its_own() -> None:
@@ -59,7 +59,7 @@ def test_options_of_another_runtime_are_its_own() -> None:
             'kind = "shim"\nruntime = "io.containerd.kata.v2"\noptions = { x = [1] }',
             "handlers.one.options.x must be a string, an integer, a number, true or false",
         ),
-        ('kind = "shim"\nruntime = "io.containerd.runc.v2"\nsandbox = "pod"', "must be one of 'auto'"),
+        ('kind = "shim"\nruntime = "io.containerd.runc.v2"\nsandbox_service = "x"', "must be one of"),
         ('runtime = "io.containerd.runc.v2"', "handlers.one.runtime is set, but used only with"),
         ("options = { x = 1 }", "handlers.one.options is set, but used only with"),
     ],

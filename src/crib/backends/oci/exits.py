@@ -12,7 +12,6 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from crib.backends.bundle.bundles import BundleNote, Bundles
@@ -21,8 +20,7 @@ from crib.backends.known_processes import Deaths
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.pods.endings import Endings
 from crib.backends.pods.signals import Signals
-from crib.backends.runtime_words import refused_program
-from crib.backends.streams.logs import read_words
+from crib.backends.streams.refusals import with_refusal
 from crib.host.inotify import WRITTEN, DirectoryWatcher
 from crib.host.threads import OURS, Job
 from crib.model.container import Exit
@@ -40,8 +38,6 @@ MONITOR_TIME = 20.0
 """Seconds from the end of a container's first process to the exit that its monitor has to file."""
 RETRY_AFTER = 1.0
 """Seconds until an exit file that could not be read is tried again: nobody else reports that exit."""
-_REFUSED_CODES = (1, 255)
-"""What crun and runc end with when execve(2) of the container's program fails."""
 
 
 class Exits:
@@ -89,11 +85,7 @@ class Exits:
         """The exit on file for a container; None when there is none (yet)."""
         note = await self._bundles.note(container)
         found = await OURS.run(self._job(container), self._on_file, container, note)
-        if found is None or note is None or not note.log_path or found.code not in _REFUSED_CODES:
-            return found
-        # The exit is reported whether or not the log can be read.
-        words = refused_program(await read_words(note.log_path, note.pod or container))
-        return replace(found, never_ran=words)
+        return None if found is None else await with_refusal(found, note)
 
     async def stream(self) -> AsyncIterator[Exit]:
         """See Handler.exits. Only of containers that are this handler's to look after."""

@@ -12,6 +12,7 @@ from crib.backends.oci.environment import OciEnvironment
 from crib.backends.pods.strays import Strays, find_strays, listed, remove_cgroups
 from crib.host.pidfds import signal_process, start_time
 from crib.host.threads import OURS
+from crib.model.ids import ContainerId
 from crib.model.sandbox import ProcessIdentity
 
 _COMMAND_BYTES = 1 << 16
@@ -41,7 +42,7 @@ def find_oci_strays(environment: OciEnvironment, known: Callable[[], Collection[
     monitors = dict(_monitors(paths.containers))
     links = listed(paths.monitor_sockets)
     strays = find_strays(environment, [runtime.root for runtime in environment.runtimes()], known)
-    kept = frozenset(os.path.basename(paths.monitor_link(name)) for name in strays.there)
+    kept = frozenset(os.path.basename(paths.monitor_link(ContainerId(name))) for name in strays.there)
     return OciStrays(
         strays,
         tuple(process for process, container in monitors.items() if container not in strays.there),

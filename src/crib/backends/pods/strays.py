@@ -25,8 +25,8 @@ class Strays:
     containers: tuple[ContainerId, ...]
     sandboxes: tuple[SandboxId, ...]
     cgroups: tuple[str, ...]
-    there: frozenset[ContainerId]
-    """Those that may be there: what is known, and these strays."""
+    there: frozenset[str]
+    """What is known, and these strays of containers."""
 
     @property
     def words(self) -> list[str]:
@@ -66,7 +66,7 @@ def find_strays(
                 if pod in recorded
             )
         ),
-        frozenset(map(ContainerId, recorded)) | strays,
+        recorded | strays,
     )
 
 

@@ -16,7 +16,7 @@ from crib.backends.shim.options import runtime_options
 from crib.host.cgroups import Cgroups, detect_layout
 from crib.host.processes import ToolMissing, run
 from crib.model.facts import HandlerFacts
-from crib.model.shim_settings import is_runc, program_name
+from crib.model.shim_settings import has_own_kernel, is_runc, program_name
 
 OCI_VERSION = "1.0.2"
 """As with every runtime: what we use of the OCI is in it, and old ones refuse what says more."""
@@ -34,8 +34,6 @@ class ShimEnvironment(HandlerEnvironment):
     """Where the runtime keeps the states of containers, if that is known; else empty."""
     is_runc: bool
     """The shim is containerd's own: it serves a whole pod, whose containers are processes of this host."""
-    others: frozenset[str] | None = None
-    """Of the default handler: those that look after themselves. It looks after what all others have made."""
 
     @property
     def names(self) -> CgroupNames:
@@ -62,6 +60,7 @@ async def open_environment(opening: HandlerOpening) -> ShimEnvironment:
         if made.is_runc:
             _find(str(options.shim.options.get("BinaryName", "runc")))
             os.makedirs(made.runtime_root, mode=0o700, exist_ok=True)
+        os.makedirs(opening.paths.shims, mode=0o700, exist_ok=True)
         made.facts = replace(made.facts, systemd=node.systemd)
         made.base_spec, made.default_seccomp = node.base_spec, node.default_seccomp
         return made
@@ -82,7 +81,7 @@ def _environment(opening: HandlerOpening, facts: HandlerFacts) -> ShimEnvironmen
             path=facts.program,
             address=f"{paths.state}/{opening.name}",
             events=paths.shim_events(opening.name),
-            sockets=paths.monitor_sockets,
+            sockets=paths.shims,
             publisher=shutil.which("true") or "/bin/true",
             options=runtime_options(shim.runtime, shim.options, root=root, systemd=systemd),
         ),
@@ -95,7 +94,7 @@ def _environment(opening: HandlerOpening, facts: HandlerFacts) -> ShimEnvironmen
 async def _facts(opening: HandlerOpening, program: str) -> HandlerFacts:
     """Of the shim's own words; of the runtime behind it, if that is known."""
     said = (await run((program, "-v"), timeout=_ASK_TIME)).stdout.decode("utf-8", "replace")
-    found = _VERSION.search(said)
+    found, shim = _VERSION.search(said), opening.options.shim
     return HandlerFacts(
         name=opening.name,
         program=program,
@@ -105,6 +104,8 @@ async def _facts(opening: HandlerOpening, program: str) -> HandlerFacts:
         user_namespaces=False,
         idmapped_mounts=False,
         kind=opening.options.kind,
+        sandbox_container=not is_runc(shim.runtime),
+        own_kernel=has_own_kernel(shim.runtime),
     )
 
 

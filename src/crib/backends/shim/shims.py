@@ -1,7 +1,7 @@
 """The shims: which pod or container has which, started, found again, noticed when they go, and ended.
 
-A shim is known by its instance: the id that it was started with, of a pod, or of a container whose runtime has
-a shim for each. A note in that one's bundle says where it listens.
+A shim is known by its instance: the id that it was started with, of a pod, or of a container whose runtime
+has a shim for each. A note in that one's bundle says where it listens.
 """
 
 from __future__ import annotations
@@ -83,20 +83,26 @@ class Shims:
         """Of the pod or container."""
         return self._env.paths.container(ContainerId(instance))
 
-    async def start(self, instance: str) -> Shim:
-        """Start one in a bundle that is there, unless there is one. CribError, OSError."""
+    async def start(self, instance: str, *, beside: Shim | None = None) -> Shim:
+        """Start one in a bundle that is there, unless there is one. CribError, OSError.
+
+        The program may answer that the one `beside` it, of the same pod, serves this instance too: then that.
+        """
         async with self._lock(instance):
             if (known := await self._find(instance)) is not None:
                 return known
             log = await ShimLog.open(instance, self.bundle(instance))
             try:
-                address = await self.bootstrap(instance)
+                address = await self._bootstrap(instance)
+                if beside is not None and address.path == beside.note.address.path:
+                    log.close()
+                    return beside
                 return await self._connected(instance, ShimNote(address, None), log)
             except BaseException:
                 log.close()
                 raise
 
-    async def bootstrap(self, instance: str) -> ShimAddress:
+    async def _bootstrap(self, instance: str) -> ShimAddress:
         """What the shim's program answers in this bundle: a new shim's address, or that of its pod's."""
         what = f"start of a shim for {instance}"
         with trying(what):
@@ -126,7 +132,11 @@ class Shims:
                 if shim is not None:
                     await self._shut_down(shim)
                 self._forget(instance)
-                for process in await OURS.run(job, find_shims, self._env.program, instance):
+                if note is not None and note.process is not None:
+                    there = [note.process]
+                else:  # a start was under way, whose answer nobody heard
+                    there = await OURS.run(job, find_shims, self._env.program, instance)
+                for process in there:
                     await kill(what, process)
                 if note is not None:
                     await OURS.run(job, remove_socket, note.address.path)

@@ -3,5 +3,5 @@
 * `logs`: files that pods may exchange, on file systems that may not answer. `log_rotation` sets one aside.
 * `attach_sessions`: clients that are attached to a container. `exec_sessions`: a command's client.
   `command_names`: by which the commands of an earlier daemon are known.
-* `dial`: connections into a pod.
+* `dial`: connections into a pod. `refusals`: what a log says of a program that never ran.
 """
