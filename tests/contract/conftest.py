@@ -14,22 +14,21 @@ from tests.fakes.host import FakeHost
 from tests.system.labs.oci_setup import oci_lab
 from tests.system.labs.shim_setup import shim_lab
 
-REAL = [pytest.mark.root, pytest.mark.system]
-
 
 @pytest.fixture(
     params=[
         "fake",
         "elsewhere",
-        pytest.param("oci", marks=REAL),
-        pytest.param("shim-crun", marks=REAL),
-        pytest.param("shim-runc", marks=REAL),
+        *(
+            pytest.param(kind, marks=[pytest.mark.root, pytest.mark.system])
+            for kind in ("oci", "shim of crun", "shim of runc")
+        ),
     ]
 )
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
     async with contextlib.AsyncExitStack() as stack:
-        if request.param.startswith("shim-"):
-            runtime = request.param.removeprefix("shim-")
+        if request.param.startswith("shim"):
+            runtime = request.param.rpartition(" ")[2]
             shim = await stack.enter_async_context(shim_lab({"BinaryName": runtime}))
             made = HandlerLab(shim.handler, shim.logs)
         elif request.param != "oci":

@@ -35,6 +35,10 @@ class ShimEnvironment(HandlerEnvironment):
     is_runc: bool
     """The shim is containerd's own: it serves a whole pod, whose containers are processes of this host."""
 
+    def owns(self, handler: str) -> bool:
+        """Whether what that handler made is this one's to look after."""
+        return handler == self.facts.name or (self.others is not None and handler not in self.others)
+
     @property
     def names(self) -> CgroupNames:
         """Where cgroups are."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from crib.backends.bundle.bundles import BundleNote
+from crib.backends.pods.strays import ids
 from crib.backends.shim.exit_files import read_exit, write_exit
 from crib.backends.shim.nouns import Ended, ShimLost
 from crib.backends.shim.tools import ShimTools
@@ -88,6 +89,9 @@ class Exits:
         self._untold.clear()
         self._streams.add(news)
         try:
+            # Reporting an exit twice does no harm, missing one does.
+            for exit_ in await OURS.run("reading exits on file", self._on_file):
+                yield exit_
             while True:
                 yield await news.get()
         finally:
@@ -120,6 +124,21 @@ class Exits:
             await tools.io.drain(container)
             at = ended.at or time.time_ns()
             return await self._filed(container, Exit(container, ended.code, at, lost=True, why=WHY_LOST))
+
+    def _on_file(self) -> list[Exit]:
+        environment = self._tools.environment
+        found = []
+        for name in ids(environment.paths.containers):
+            container = ContainerId(name)
+            exit_ = read_exit(self._bundle(container), container)
+            if exit_ is None:
+                continue
+            note = self._tools.bundles.read_note(container)
+            if note is not None and environment.owns(note.handler):
+                found.append(exit_)
+            else:
+                self._tools.bundles.forget(container)
+        return found
 
     async def _follow(self, container: ContainerId) -> None:
         while True:
