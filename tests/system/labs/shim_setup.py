@@ -1,4 +1,4 @@
-"""A private handler of the kind `shim` for tests, in roots and a cgroup of its own (see `oci_setup`)."""
+"""A private handler of kind `shim` for tests, in roots and a cgroup of its own, as `oci_setup` has them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from crib.backends.environment import HandlerOpening
 from crib.backends.shim.handler import ShimHandler
 from crib.backends.shim.processes import shims_of
+from crib.backends.shim.task_client import NAMESPACE
 from crib.host.cgroups import Cgroups, detect_layout
 from crib.host.mounts import Tmpfs, perform, unmount_tree
 from crib.model.ids import HandlerName
@@ -23,8 +24,10 @@ from tests.system.labs.oci_setup import (
     BOUND,
     LAYER,
     PlainLayers,
+    PodLab,
     host_facts,
     make_busybox_root,
+    oci_lab,
     orphans_come_here,
 )
 
@@ -88,3 +91,16 @@ async def shim_lab(
         await cgroups.remove(cgroup_root)
         unmount_tree(top)
         shutil.rmtree(top)
+
+
+@contextlib.asynccontextmanager
+async def pod_lab(kind: str) -> AsyncIterator[PodLab]:
+    """Of kind `oci` with that runtime, or by a `shim of` it."""
+    if not kind.startswith("shim of "):
+        async with oci_lab(kind) as lab:
+            yield lab
+        return
+    async with shim_lab({"BinaryName": kind.removeprefix("shim of ")}) as made:
+        environment = made.handler.tools.environment
+        root = f"{environment.runtime_root}/{NAMESPACE}"
+        yield PodLab(made.handler, environment, made.paths, made.logs, root)

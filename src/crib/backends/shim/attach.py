@@ -108,7 +108,7 @@ class AttachedClients:
 
     def _place(self, record: ContainerRecord) -> _Place:
         outputs = self._first.outputs(record.id)
-        if outputs is None:
+        if outputs is None or outputs.has_ended:
             raise WrongState(f"attach to container {record.id}: it has ended")
         known = self._places.get(record.id)
         if known is None or known.outputs is not outputs:

@@ -28,7 +28,7 @@ from crib.backends.streams.command_names import new_name
 from crib.backends.streams.exec_sessions import ExecSession, undo_opening
 from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
-from crib.model.errors import Broken, CribError, WrongState
+from crib.model.errors import Broken, CribError, NotFound, WrongState
 from crib.model.facts import RootfsFacts
 from crib.model.streams import ExecProcess, TerminalSize
 from crib.ocispec.process import NO_USERS, exec_process, oom_score_adj
@@ -218,6 +218,8 @@ class ShimCommands:
     async def _has_ended(self, service: TaskService, container: str) -> bool:
         try:
             return (await service.state(container)).status is ProcessStatus.STOPPED
+        except NotFound:
+            return True
         except CribError:
             return False
 

@@ -46,9 +46,8 @@ class FirstProcesses:
         self._inputs: dict[ContainerId, Input] = {}
 
     def outputs(self, container: ContainerId) -> Outputs | None:
-        """None where nothing more comes."""
-        found = self._outputs.get(container)
-        return None if found is None or found.has_ended else found
+        """None of a container that is not known."""
+        return self._outputs.get(container)
 
     def input(self, container: ContainerId) -> Input | None:
         """None where nothing is read any more."""

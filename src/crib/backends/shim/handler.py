@@ -21,6 +21,7 @@ from crib.backends.programs import Programs
 from crib.backends.shim.chunks import Chunks
 from crib.backends.shim.container_shims import ContainerShims
 from crib.backends.shim.containers import ContainerMaking
+from crib.backends.shim.earlier_commands import EarlierCommands
 from crib.backends.shim.environment import ShimEnvironment, closed_environment, open_environment
 from crib.backends.shim.events import EventsServer
 from crib.backends.shim.exits import ShimExits
@@ -69,6 +70,7 @@ class ShimHandler:
         self._programs = Programs(runtime)
         self.pods = ShimPods(tools, self._pods, self._infra)
         self.containers = ShimContainers(tools, self._exits, self._making)
+        self._earlier = EarlierCommands(environment, tools.bundles, tools.services)
         self.streams = ShimStreams(tools)
         self.logs = ShimLogs(tools)
         self.statistics = ShimStatistics(tools, self._pods)
@@ -96,7 +98,7 @@ class ShimHandler:
             await self._pods.remove_unknown(sandbox)
         with trying("removing what belongs to nobody"):
             await remove_parts(self._env, strays)
-        return strays.words
+        return [*strays.words, *await self._earlier.end(known())]
 
     async def dismantle(self) -> None:
         with trying("undoing what all containers share"):

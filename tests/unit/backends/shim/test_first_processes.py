@@ -25,7 +25,9 @@ def lab(tmp_path: Path) -> FifoLab:
 
 async def drained(first: FirstProcesses, record: ContainerRecord) -> None:
     async with asyncio.timeout(BOUND):
-        while first.outputs(record.id) is not None:  # a drain has a bound of its own, which may be too short
+        while (
+            outputs := first.outputs(record.id)
+        ) is not None and not outputs.has_ended:  # a drain has a bound of its own, which may be too short
             await first.drain(record.id)
 
 
