@@ -18,7 +18,8 @@ from crib.host.mounts import Tmpfs, perform, unmount_tree
 from crib.model.ids import HandlerName
 from crib.model.paths import Paths
 from crib.model.settings import HandlerSettings, Settings
-from crib.model.shim_settings import RUNC, OptionValue, ShimSettings
+from crib.model.shim_settings import OptionValue, ShimSettings
+from tests.system.labs.handler_kinds import RUNTIME
 from tests.system.labs.oci_setup import (
     BOUND,
     LAYER,
@@ -29,9 +30,6 @@ from tests.system.labs.oci_setup import (
     oci_lab,
     orphans_come_here,
 )
-
-RUNTIME = os.environ.get("CRIB_TEST_SHIM", RUNC)
-"""Another shim than Debian's, by its path: a newer one speaks version 3 of the task API."""
 
 
 @dataclass

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from weakref import WeakValueDictionary
 
 from crib.backends.bundle.rootfs import remove_writable_layer, unmount_root
+from crib.backends.container_bundles import ContainerBundles
 from crib.backends.failures import trying
 from crib.backends.known_processes import identity
-from crib.backends.shim.exits import Exits
+from crib.backends.shim.exits import ShimExits
+from crib.backends.shim.first_processes import FirstProcesses
 from crib.backends.shim.nouns import ShimLost
 from crib.backends.shim.shims import Shim
 from crib.backends.shim.task_client import NAMESPACE
@@ -36,11 +37,13 @@ UNDO_TIME = 30.0
 """Seconds that a shim may take to end and forget a container that is removed; then it is done without."""
 
 
-class Containers:
+class ContainerMaking:
     """Creates and deletes containers. Only `delete` cleans up, and it needs nothing but the id."""
 
-    def __init__(self, tools: ShimTools, exits: Exits) -> None:
+    def __init__(self, tools: ShimTools, exits: ShimExits) -> None:
         self._tools = tools
+        self._bundles: ContainerBundles = tools.making
+        self._io: FirstProcesses = tools.io
         self._env = tools.environment
         self._paths = tools.environment.paths
         self._exits = exits
@@ -52,13 +55,13 @@ class Containers:
         self._env.require_usable()
         with trying(f"create of container {record.id}"):
             with stage("root", record.config.name):
-                made = await tools.making.make(request, lambda: self._clear_away(record.id))
+                made = await self._bundles.make(request, lambda: self._clear_away(record.id))
             with stage("shim", record.config.name):
                 shim = await tools.services.for_create(record.id, request.sandbox)
             with stage("create", record.config.name):
                 first = await self._create(request, shim)
             if first is not None:
-                await tools.making.check_started(request, made, first)
+                await self._bundles.check_started(request, made, first)
         user = made.spec.process.user
         return CreatedContainer(
             process=first,
@@ -69,13 +72,14 @@ class Containers:
 
     async def _create(self, request: CreateRequest, shim: Shim) -> ProcessIdentity | None:
         """Its first process; None where that is none of this host."""
-        record, tools = request.record, self._tools
-        stdio = await tools.io.prepare(record)
+        record = request.record
+        stdio = await self._io.prepare(record)
         bundle, options = self._paths.container(record.id), self._env.program.options
         try:
             pid = await shim.tasks.create(record.id, bundle, stdio, options)
         finally:
-            if request.sandbox.config.user_namespace is not None and keep_null_device():
+            own_users = request.sandbox.config.user_namespace is not None
+            if own_users and await OURS.run(self._job(record.id), keep_null_device):
                 _log.warning(
                     "create of container %s: the host's /dev/null went to the pod's users; it was put back",
                     record.id,
@@ -118,7 +122,7 @@ class Containers:
                 raise Broken(f"{what}: processes in {note.cgroup} do not die")
             await self._env.cgroups.remove(note.cgroup)
         await tools.services.forget(container)
-        await tools.io.release(container)
+        await self._io.release(container)
         if note is not None and note.new_log and not made:
             await remove_unused(note.log_path, note.pod)
         await OURS.run(self._job(container), self._erase, container)
@@ -133,8 +137,7 @@ class Containers:
                     return
         except (CribError, OSError) as error:
             _log.warning("%s: %s; its shim's program does it", what, error or "the shim does not answer")
-        if os.path.isdir(self._paths.container(container)):
-            await self._tools.shims.clear_up(container)
+        await self._tools.shims.clear_up(container)
 
     async def _forgotten(self, container: ContainerId) -> bool:
         """Whether its shim has done so, now or when it ended."""

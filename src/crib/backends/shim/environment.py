@@ -11,15 +11,21 @@ from crib.backends.environment import HandlerEnvironment, HandlerOpening
 from crib.backends.failures import trying
 from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.opening import open_node
+from crib.backends.runtime_probe import (
+    OCI_VERSION,
+    find_program,
+    first_line,
+    hybrid_problem,
+    kind_of,
+    probe_handler,
+)
 from crib.backends.shim.bootstrap import ShimProgram
 from crib.backends.shim.options import runtime_options
 from crib.host.cgroups import Cgroups, detect_layout
-from crib.host.processes import ToolMissing, run
+from crib.host.processes import run
 from crib.model.facts import HandlerFacts
 from crib.model.shim_settings import has_own_kernel, is_runc, program_name
 
-OCI_VERSION = "1.0.2"
-"""As with every runtime: what we use of the OCI is in it, and old ones refuse what says more."""
 UNKNOWN_VERSION = "unknown"
 _VERSION = re.compile(r"^\s*version:\s*(\S+)", re.IGNORECASE | re.MULTILINE)
 _ASK_TIME = 20.0
@@ -34,10 +40,6 @@ class ShimEnvironment(HandlerEnvironment):
     """Where the runtime keeps the states of containers, if that is known; else empty."""
     is_runc: bool
     """The shim is containerd's own: it serves a whole pod, whose containers are processes of this host."""
-
-    def owns(self, handler: str) -> bool:
-        """Whether what that handler made is this one's to look after."""
-        return handler == self.facts.name or (self.others is not None and handler not in self.others)
 
     @property
     def names(self) -> CgroupNames:
@@ -55,14 +57,12 @@ def closed_environment(opening: HandlerOpening, problem: str) -> ShimEnvironment
 
 async def open_environment(opening: HandlerOpening) -> ShimEnvironment:
     """Find and ask the programs and make the directories. Broken, with a hint, when a program is missing."""
-    name, options = opening.name, opening.options
-    with trying(f"handler {name}"):
-        program = _find(_program_path(opening))
+    with trying(f"handler {opening.name}"):
+        program = find_program(_program_path(opening))
         node = await open_node(opening)
-        made = _environment(opening, await _facts(opening, program))
+        made = _environment(opening, await _shim_facts(opening, program))
         made.program = replace(made.program, path=program)
         if made.is_runc:
-            _find(str(options.shim.options.get("BinaryName", "runc")))
             os.makedirs(made.runtime_root, mode=0o700, exist_ok=True)
         os.makedirs(opening.paths.shims, mode=0o700, exist_ok=True)
         made.facts = replace(made.facts, systemd=node.systemd)
@@ -95,30 +95,31 @@ def _environment(opening: HandlerOpening, facts: HandlerFacts) -> ShimEnvironmen
     )
 
 
-async def _facts(opening: HandlerOpening, program: str) -> HandlerFacts:
-    """Of the shim's own words; of the runtime behind it, if that is known."""
+async def _shim_facts(opening: HandlerOpening, program: str) -> HandlerFacts:
+    """What the shim says of itself, and the runtime behind it, if that is known."""
     said = (await run((program, "-v"), timeout=_ASK_TIME)).stdout.decode("utf-8", "replace")
     found, shim = _VERSION.search(said), opening.options.shim
-    return HandlerFacts(
-        name=opening.name,
-        program=program,
-        version=found[1] if found else UNKNOWN_VERSION,
-        oci_version=OCI_VERSION,
-        recursive_read_only=False,
-        user_namespaces=False,
-        idmapped_mounts=False,
+    version = found[1] if found else UNKNOWN_VERSION
+    if is_runc(shim.runtime):
+        runtime = find_program(str(shim.options.get("BinaryName", "runc")))
+        first = await first_line(runtime)
+        facts = await probe_handler(opening.name, runtime, (runtime, "features"), first)
+        return replace(
+            facts,
+            kind=opening.options.kind,
+            monitor=program,
+            monitor_version=version,
+            user_namespaces=facts.user_namespaces and opening.host.idmapped_mounts,
+            problem=hybrid_problem(detect_layout()) if kind_of(first) == "crun" else "",
+        )
+    facts = HandlerFacts(opening.name, program, version, OCI_VERSION, False, False, False)
+    return replace(
+        facts,
         kind=opening.options.kind,
-        sandbox_container=not is_runc(shim.runtime),
+        sandbox_container=True,
         own_kernel=has_own_kernel(shim.runtime),
     )
 
 
 def _program_path(opening: HandlerOpening) -> str:
     return program_name(opening.options.shim.runtime) if opening.options.shim.runtime else ""
-
-
-def _find(program: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        raise ToolMissing(program)
-    return os.path.abspath(found)

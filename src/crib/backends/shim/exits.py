@@ -36,7 +36,7 @@ _KILL_TIME = 10.0
 WHY_LOST = "its shim died, and what it ran was killed: its own exit code is not known"
 
 
-class Exits:
+class ShimExits:
     """Of one handler."""
 
     def __init__(self, tools: ShimTools) -> None:

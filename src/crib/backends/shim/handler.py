@@ -19,11 +19,11 @@ from crib.backends.pods.slices import stop_slice
 from crib.backends.pods.usage import UsageReader
 from crib.backends.programs import Programs
 from crib.backends.shim.container_shims import ContainerShims
-from crib.backends.shim.containers import Containers
+from crib.backends.shim.containers import ContainerMaking
 from crib.backends.shim.earlier_commands import EarlierCommands
 from crib.backends.shim.environment import ShimEnvironment, closed_environment, open_environment
 from crib.backends.shim.events import EventsServer
-from crib.backends.shim.exits import Exits
+from crib.backends.shim.exits import ShimExits
 from crib.backends.shim.first_processes import FirstProcesses
 from crib.backends.shim.infra import ShimInfra
 from crib.backends.shim.lives import ShimContainers
@@ -61,8 +61,8 @@ class ShimHandler:
         self._env = environment
         self._paths = environment.paths
         self.tools = tools = _open_tools(environment, layers)
-        self._exits = Exits(tools)
-        self._making = Containers(tools, self._exits)
+        self._exits = ShimExits(tools)
+        self._making = ContainerMaking(tools, self._exits)
         self._infra = ShimInfra(tools, self._exits)
         self._pods = Pods(environment, self._infra)
         runtime = environment.program.path

@@ -12,11 +12,11 @@ import os
 import signal
 
 from crib.backends.known_processes import identity
-from crib.backends.shim.exits import Exits
+from crib.backends.shim.exits import ShimExits
 from crib.backends.shim.nouns import ShimLost, Stdio
 from crib.backends.shim.sandbox_service import SandboxService
 from crib.backends.shim.shims import Shim
-from crib.backends.shim.task_client import NAMESPACE
+from crib.backends.shim.task_client import NAMESPACE, ShimTasks
 from crib.backends.shim.tools import ShimTools
 from crib.host.files import atomic_write, remove_tree
 from crib.host.mounts import unmount_tree
@@ -37,7 +37,7 @@ END_TIME = 30.0
 class ShimInfra:
     """See pods.InfraProcesses."""
 
-    def __init__(self, tools: ShimTools, exits: Exits) -> None:
+    def __init__(self, tools: ShimTools, exits: ShimExits) -> None:
         self._tools = tools
         self._env = tools.environment
         self._exits = exits
@@ -52,13 +52,18 @@ class ShimInfra:
         if await self._uses_service(service, sandbox):
             pid = await service.start(sandbox, bundle, inputs, self._env.program.options)
         else:
-            pid = await shim.tasks.create(sandbox, bundle, Stdio(), self._env.program.options)
-            pid = await shim.tasks.start(sandbox) or pid
+            pid = await self._begin(sandbox, shim.tasks)
         found = identity(pid) if pid else shim.note.process
         if found is None:
             raise Broken(f"{what}: it ended at once")
         self.watch(sandbox)
         return found
+
+    async def _begin(self, sandbox: SandboxId, tasks: ShimTasks) -> int:
+        """As a container: its pid, or 0."""
+        bundle = self._tools.shims.bundle(sandbox)
+        pid = await tasks.create(sandbox, bundle, Stdio(), self._env.program.options)
+        return await tasks.start(sandbox) or pid
 
     def watch(self, sandbox: SandboxId) -> None:
         """End what runs for the pod when its shim dies: the pod is lost then, as its process ends."""

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from crib.backends.explanations import Explanations
 from crib.backends.failures import trying
 from crib.backends.pods.updates import Updates
-from crib.backends.shim.containers import Containers
-from crib.backends.shim.exits import Exits
+from crib.backends.shim.containers import ContainerMaking
+from crib.backends.shim.exits import ShimExits
 from crib.backends.shim.nouns import ProcessStatus, ShimLost
 from crib.backends.shim.tools import ShimTools
 from crib.host.executions import Executions
@@ -36,7 +36,7 @@ _WORDS = {
 class ShimContainers:
     """See ContainerRuntime."""
 
-    def __init__(self, tools: ShimTools, exits: Exits, containers: Containers) -> None:
+    def __init__(self, tools: ShimTools, exits: ShimExits, containers: ContainerMaking) -> None:
         self._tools = tools
         self._env = tools.environment
         self._exits = exits

@@ -62,7 +62,7 @@ class Shim:
         """Whether the connection stands."""
         return not self.client.is_gone
 
-    def let_go(self) -> None:
+    def disconnect(self) -> None:
         """Close what we have of it; it goes on."""
         self.client.close()
         if self.log is not None:
@@ -150,10 +150,10 @@ class Shims:
         bundle, program = self.bundle(instance), self._env.program
         gone = Ended(LOST_CODE, 0)
         what = f"clearing up after the shim of {instance}"
-        if not os.path.isdir(bundle):
-            return gone
         try:
             with trying(what):
+                if not await OURS.run(self._job(instance), os.path.isdir, bundle):
+                    return gone
                 options = RunOptions(cwd=bundle, owner=instance)
                 argv, env = program.delete(instance, bundle), program.environment(os.environ)
                 said = checked(what, await run(argv, timeout=DELETE_TIME, env=env, options=options))
@@ -177,7 +177,7 @@ class Shims:
     def _forget(self, instance: str) -> None:
         shim = self._shims.pop(instance, None)
         if shim is not None:
-            shim.let_go()
+            shim.disconnect()
 
     async def _find(self, instance: str) -> Shim | None:
         known = self._shims.get(instance)

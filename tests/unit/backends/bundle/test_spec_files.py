@@ -19,7 +19,6 @@ from crib.backends.bundle.host_resources import (
 )
 from crib.backends.bundle.spec_files import HookFiles, SpecFiles, read_base_spec
 from crib.backends.oci.command_lines import RuntimeProgram
-from crib.backends.oci.environment import probe_handler
 from crib.backends.oci.runtime_notes import (
     delete_state,
     forget_state,
@@ -28,6 +27,7 @@ from crib.backends.oci.runtime_notes import (
     noted_program,
     write_note,
 )
+from crib.backends.runtime_probe import probe_handler
 from crib.model.container import ContainerConfig, ContainerSecurity, Device
 from crib.model.edits import ContainerEdits
 from crib.model.errors import Broken, InvalidRequest
@@ -352,7 +352,8 @@ async def test_each_handler_is_asked_what_it_can_do(
     answer = f"echo '{features}'" if features else "exit 1"
     program.write_text(f'#!/bin/sh\n[ "$2" = features ] || exit 9\n{answer}\n')
     program.chmod(0o755)
-    facts = await probe_handler(HandlerName("x"), RuntimeProgram(str(program), "/root"), says)
+    features_of = (str(program), "--root=/root", "features")
+    facts = await probe_handler(HandlerName("x"), str(program), features_of, says)
     assert (facts.recursive_read_only, facts.user_namespaces, facts.idmapped_mounts) == expected
     with pytest.raises(Broken, match="which has no version in it"):
-        await probe_handler(HandlerName("x"), RuntimeProgram(str(program), "/root"), "hello")
+        await probe_handler(HandlerName("x"), str(program), features_of, "hello")
