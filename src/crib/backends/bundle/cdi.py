@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +10,9 @@ from dataclasses import dataclass, replace
 from crib.backends.bundle.spec_files import FoundFile, SpecFiles
 from crib.backends.failures import trying
 from crib.model.container import ContainerConfig
-from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits
+from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits, RdtChange
 from crib.model.errors import InvalidRequest
 from crib.wire import cdi
-
-_log = logging.getLogger(__name__)
 
 _FIELD = "CDI_devices"
 _MAX_ASKED = 1000
@@ -117,10 +114,6 @@ def _split(name: str, field: str) -> tuple[str, str]:
 
 
 def _edits(name: str, field: str, edits: cdi.Edits) -> ContainerEdits:
-    if edits.net_devices:
-        raise InvalidRequest(f"CDI device {name} brings netDevices, which crib does not support", field=field)
-    if edits.intel_rdt is not None:
-        _log.warning("CDI device %s: its intelRdt is ignored: crib does not support it", name)
     variables = (entry.partition("=") for entry in edits.env)
     return ContainerEdits(
         origin=f"CDI {name}",
@@ -129,7 +122,16 @@ def _edits(name: str, field: str, edits: cdi.Edits) -> ContainerEdits:
         mounts=tuple(_mount(mount, name, field) for mount in edits.mounts),
         hooks=tuple(AddedHook(h.hook_name, h.path, h.args, h.env, h.timeout) for h in edits.hooks),
         groups=edits.additional_gids,
+        net_devices=tuple((one.host_interface_name, one.name) for one in edits.net_devices),
+        rdt=_rdt(edits.intel_rdt) if edits.intel_rdt is not None else RdtChange(),
     )
+
+
+def _rdt(rdt: cdi.IntelRdt) -> RdtChange:
+    """Both of the older schemas are lines of the newer `schemata` (config-linux.md, IntelRdt)."""
+    lines = tuple(filter(None, (rdt.l3_cache_schema, rdt.mem_bw_schema, *rdt.schemata)))
+    monitors = rdt.enable_cmt or rdt.enable_mbm or rdt.enable_monitoring
+    return RdtChange(rdt.clos_id or None, lines or None, monitors or None)
 
 
 def _mount(mount: cdi.Mount, name: str, field: str) -> AddedMount:
