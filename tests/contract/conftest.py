@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 
 import pytest
 
+from crib.model.settings import HandlerSettings
 from tests.contract.handler_lab import HandlerLab
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.host import FakeHost
 from tests.system.labs.oci_setup import oci_lab
+from tests.system.labs.shim_setup import shim_lab
+
+_REAL = [pytest.mark.root, pytest.mark.system]
+_GVISOR = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's runsc is not installed")
 
 
 @pytest.fixture(
-    params=["fake", "elsewhere", pytest.param("oci", marks=[pytest.mark.root, pytest.mark.system])]
+    params=[
+        "fake",
+        "elsewhere",
+        pytest.param("oci", marks=_REAL),
+        pytest.param("runsc", marks=[*_REAL, _GVISOR]),
+        pytest.param("shim of crun", marks=_REAL),
+        pytest.param("shim of runc", marks=_REAL),
+    ]
 )
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
     async with contextlib.AsyncExitStack() as stack:
-        if request.param != "oci":
+        if request.param.startswith("shim"):
+            runtime = request.param.rpartition(" ")[2]
+            shim = await stack.enter_async_context(shim_lab({"BinaryName": runtime}))
+            made = HandlerLab(shim.handler, shim.logs)
+        elif request.param == "runsc":
+            options = HandlerSettings(args=("--network=host",))
+            real = await stack.enter_async_context(oci_lab("runsc", options))
+            made = HandlerLab(real.handler, real.logs)
+        elif request.param != "oci":
             clock = ManualClock()
             host = FakeHost(clock, elsewhere=request.param == "elsewhere")
             made = HandlerLab(FakeHandler(clock, host), "/logs")

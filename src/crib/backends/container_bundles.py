@@ -124,7 +124,7 @@ class ContainerBundles:
     async def check_started(self, request: CreateRequest, made: MadeBundle, first: ProcessIdentity) -> None:
         """Once the runtime has mounted all: look where the mounts lie, and let go of their sources."""
         record = request.record
-        if made.landings:
+        if made.landings and not self._env.facts.own_kernel:  # or its mounts are not to be seen from here
             job = self._foreign("looking at its mounts", record)
             await FOREIGN.run(job, check_landings, made.landings, f"/proc/{first.pid}")
         if request.sandbox.config.user_namespace is not None:

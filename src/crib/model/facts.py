@@ -58,6 +58,15 @@ class HandlerFacts:
     idmapped_mounts: bool
     recursive_binds: bool = True
     """Recursive bind mounts are that in a user namespace too (crun before 1.9: not)."""
+    sandbox_container: bool = False
+    """Each of its pods begins with a container that holds the others and runs nothing."""
+    own_kernel: bool = False
+    """The containers of a pod run together on a kernel of their own (gVisor): they are no processes of this
+    host, which limits and measures the pod as a whole."""
+    network_inside: bool = False
+    """That kernel has the pod's addresses: no socket of the pod's namespace reaches what listens there."""
+    forwards_ports: bool = False
+    """The runtime connects to a port of that kernel."""
     systemd: int = 0
     """Version of the systemd that makes its scopes; 0 where it makes none."""
     unknown_fields: frozenset[str] = frozenset()

@@ -218,8 +218,9 @@ def _with_devices(linux: oci.Linux, user: oci.User, edits: ContainerEdits) -> oc
         return linux
     nodes = {node.path: node for node in linux.devices}
     rules = list(linux.resources.devices) if linux.resources is not None else []
-    taken = [nodes.pop(path) for path in edits.removed.devices if path in nodes]
-    rules = [rule for rule in rules if not any(_is_for(rule, node) for node in taken)]
+    for path in edits.removed.devices:
+        if path in nodes:
+            _remove_rule(rules, nodes.pop(path))
     for device in edits.devices:
         nodes[device.path] = _node(device, user)
         rules.append(
@@ -241,9 +242,13 @@ def _with_devices(linux: oci.Linux, user: oci.User, edits: ContainerEdits) -> oc
     return msgspec.structs.replace(linux, devices=tuple(nodes.values()), resources=resources)
 
 
-def _is_for(rule: oci.DeviceRule, node: oci.Device) -> bool:
-    """Whether the rule lets the container use this device and no other."""
-    return rule.allow and (rule.type, rule.major, rule.minor) == (node.type, node.major, node.minor)
+def _remove_rule(rules: list[oci.DeviceRule], node: oci.Device) -> None:
+    """The one that came with the node: the last, as a default device may be the same one."""
+    for position in range(len(rules) - 1, -1, -1):
+        rule = rules[position]
+        if rule.allow and (rule.type, rule.major, rule.minor) == (node.type, node.major, node.minor):
+            del rules[position]
+            return
 
 
 def _node(device: AddedDevice, user: oci.User) -> oci.Device:

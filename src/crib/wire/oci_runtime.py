@@ -314,6 +314,7 @@ class Spec(Shape, frozen=True):
     process: Process
     root: Root
     linux: Linux
+    hostname: str = ""
     mounts: tuple[Mount, ...] = ()
     hooks: Hooks | None = None
     annotations: dict[str, str] = {}

@@ -157,6 +157,7 @@ class FakeNode:
         self.insight = FakeInsight()
         self.plugin_statuses: Callable[[], Sequence[PluginStatus]] = tuple
         self.check: Any = None
+        self.plugin_statuses: Callable[[], Sequence[PluginStatus]] = tuple
         self.sandboxes = SimpleNamespace(
             run=self._verb("run", sandbox().id),
             stop=self._verb("stop sandbox"),

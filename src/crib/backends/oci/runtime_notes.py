@@ -11,49 +11,26 @@ import contextlib
 import json
 import logging
 import os
-import time
 from collections.abc import Iterable
 
 from crib.backends.oci.command_lines import RuntimeProgram
-from crib.backends.oci.runtime_words import runtime_words
+from crib.backends.runtime_words import runtime_words
 from crib.host.files import atomic_write, remove_tree
 from crib.host.processes import RunOptions, run
-from crib.host.threads import OURS
 from crib.model.paths import Paths
 
 _log = logging.getLogger(__name__)
 _LIMIT = 65536
-FRESH = 3.0
-"""Seconds for which a look at the programs counts."""
-
-
-class Programs:
-    """Whether programs can still be run: a package that is being replaced, or removed by mistake."""
-
-    def __init__(self, *paths: str) -> None:
-        self._paths = paths
-        self._looked = -FRESH
-        self._missing = ""
-
-    async def missing(self) -> str:
-        """What is wrong with the first that is not there; empty when all are."""
-        now = time.monotonic()
-        if now - self._looked >= FRESH:
-            self._looked = now
-            try:
-                self._missing = await OURS.run("looking for the runtime's programs", self._look)
-            except OSError as error:
-                self._missing = str(error)
-        return self._missing
-
-    def _look(self) -> str:
-        gone = (path for path in self._paths if not os.access(path, os.X_OK))
-        return next((f"{path} does not exist, or cannot be executed" for path in gone), "")
 
 
 def write_note(paths: Paths, handler: str, runtime: RuntimeProgram) -> None:
     """Remember with which program this handler's containers are made, before the first of them is."""
-    document = {"program": runtime.program, "args": list(runtime.args), "systemd": runtime.systemd}
+    document = {
+        "program": runtime.program,
+        "args": list(runtime.args),
+        "systemd": runtime.systemd,
+        "standIn": runtime.stand_in,
+    }
     content = json.dumps(document).encode()
     path = _note(paths, handler)
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
@@ -78,13 +55,14 @@ def noted_program(paths: Paths, handler: str) -> RuntimeProgram:
         with open(_note(paths, handler), "rb") as file:
             document = json.loads(file.read(_LIMIT))
         args = tuple(map(str, document["args"]))
-        return RuntimeProgram(str(document["program"]), root, args, bool(document["systemd"]))
+        stand_in = str(document.get("standIn", ""))  # the note of an earlier crib has none
+        return RuntimeProgram(str(document["program"]), root, args, bool(document["systemd"]), stand_in)
     return RuntimeProgram(handler, root)
 
 
 def knowing(runtimes: Iterable[RuntimeProgram], name: str) -> tuple[RuntimeProgram, ...]:
     """Those that have a state of `name`. Blocks."""
-    return tuple(runtime for runtime in runtimes if os.path.isdir(f"{runtime.root}/{name}"))
+    return tuple(runtime for runtime in runtimes if runtime.state_of(name))
 
 
 async def delete_state(runtime: RuntimeProgram, name: str, timeout: float) -> None:
@@ -104,7 +82,8 @@ async def delete_state(runtime: RuntimeProgram, name: str, timeout: float) -> No
 
 def forget_state(runtime: RuntimeProgram, name: str) -> None:
     """Remove what the runtime itself can no longer read, and would keep forever. Blocks."""
-    remove_tree(f"{runtime.root}/{name}")
+    for place in runtime.state_of(name):
+        remove_tree(place)
 
 
 def _note(paths: Paths, handler: str) -> str:
