@@ -81,3 +81,8 @@ def runs_hooks_at_delete(inputs: ContainerInputs, spec: oci.Spec) -> bool:
     """Whether the runtime's delete has more to do than to remove what it made (poststop hooks)."""
     ours = spec.hooks is not None and bool(spec.hooks.poststop)
     return ours or bool(inputs.base_spec.get("hooks", {}).get("poststop"))
+
+
+def shares_pids(spec: oci.Spec) -> bool:
+    """Whether the container has no pid namespace of its own: others live on when its first process ends."""
+    return not any(one.type == "pid" and not one.path for one in spec.linux.namespaces)

@@ -242,7 +242,7 @@ async def test_who_asks_for_changes_and_never_registers_gets_nothing(
 ) -> None:
     await begin(replace(settings, registration_timeout=0.2))
     await plugin.connect(settings.socket)
-    with pytest.raises((CallFailed, ConnectionError)):
+    with pytest.raises((CallFailed, ConnectionError)):  # it is sent away meanwhile
         await plugin.update(pb.UpdateContainersRequest(evict=[pb.ContainerEviction(container_id="x")]))
     assert not host.evictions
 
@@ -291,11 +291,13 @@ async def test_it_is_tried_again_while_something_takes_too_long_to_be_made(
     host: LabHost,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("crib.backends.nri.joining.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("crib.backends.nri.joining.FIRST_PAUSE", 0.01)
     host.busy = 3
     await plugin.join(settings.socket)
     await ready(plugins)
     assert host.alones == 1
+    assert ("NRI plugin 10-lab", "it is not synchronized yet: something is being made") in host.noted
+    assert host.notes == {}
 
 
 @pytest.mark.parametrize("kind", GARBAGE)
