@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin
 
 import pytest
@@ -308,6 +309,8 @@ def shown(default: Any) -> str:
 def word(kind: Any) -> str:
     """A type as the document calls it."""
     kind = unwrapped(kind)[0]
+    if isinstance(kind, UnionType):
+        return "value"
     if get_origin(kind) is tuple:
         return f"array of {word(get_args(kind)[0])}s"
     if get_origin(kind) is not None:
@@ -370,7 +373,7 @@ def test_a_collector_may_be_anywhere(place: str) -> None:
     assert parse(f"[tracing]\nendpoint = '{place}'").tracing.endpoint == place
 
 
-@pytest.mark.parametrize("page", ["configuration", "k3s", "no-kubelet", "images"])
+@pytest.mark.parametrize("page", ["configuration", "handlers", "k3s", "no-kubelet", "images"])
 def test_the_examples_in_the_documents_are_valid(page: str) -> None:
     examples = re.findall(r"```toml\n(.*?)```", (DOCUMENT.parent / f"{page}.md").read_text(), re.S)
     ours = [text for text in examples if not re.search(r"^\[host|^server = |^\[\[registry", text, re.M)]

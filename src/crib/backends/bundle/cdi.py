@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +10,9 @@ from dataclasses import dataclass, replace
 from crib.backends.bundle.spec_files import FoundFile, SpecFiles
 from crib.backends.failures import trying
 from crib.model.container import ContainerConfig
-from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits
+from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits, RdtChange
 from crib.model.errors import Broken, InvalidRequest
 from crib.wire import cdi
-
-_log = logging.getLogger(__name__)
 
 _FIELD = "CDI_devices"
 _MAX_ASKED = 1000
@@ -119,10 +116,6 @@ def _split(name: str, field: str) -> tuple[str, str]:
 
 
 def _edits(name: str, field: str, edits: cdi.Edits) -> ContainerEdits:
-    if edits.net_devices:
-        raise InvalidRequest(f"CDI device {name} brings netDevices, which crib does not support", field=field)
-    if edits.intel_rdt is not None:
-        _log.warning("CDI device %s: its intelRdt is ignored: crib does not support it", name)
     variables = (entry.partition("=") for entry in edits.env)
     return ContainerEdits(
         origin=f"CDI {name}",
@@ -131,6 +124,19 @@ def _edits(name: str, field: str, edits: cdi.Edits) -> ContainerEdits:
         mounts=tuple(_mount(mount, name, field) for mount in edits.mounts),
         hooks=tuple(AddedHook(h.hook_name, h.path, h.args, h.env, h.timeout) for h in edits.hooks),
         groups=edits.additional_gids,
+        net_devices=tuple((one.host_interface_name, one.name) for one in edits.net_devices),
+        rdt=RdtChange() if edits.intel_rdt is None else _rdt(edits.intel_rdt),
+    )
+
+
+def _rdt(rdt: cdi.IntelRdt) -> RdtChange:
+    """The two older schemata are lines as the others (resctrl, "Schemata files")."""
+    older = (rdt.l3_cache_schema, rdt.mem_bw_schema)
+    lines = (*(line for text in older for line in text.splitlines() if line), *rdt.schemata)
+    return RdtChange(
+        clos_id=rdt.clos_id or None,
+        schemata=lines or None,
+        enable_monitoring=True if rdt.enable_monitoring or rdt.enable_cmt or rdt.enable_mbm else None,
     )
 
 

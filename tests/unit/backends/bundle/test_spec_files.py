@@ -19,7 +19,6 @@ from crib.backends.bundle.host_resources import (
 )
 from crib.backends.bundle.spec_files import HookFiles, SpecFiles, read_base_spec
 from crib.backends.oci.command_lines import RuntimeProgram
-from crib.backends.oci.environment import probe_handler
 from crib.backends.oci.runtime_notes import (
     delete_state,
     forget_state,
@@ -28,8 +27,9 @@ from crib.backends.oci.runtime_notes import (
     noted_program,
     write_note,
 )
+from crib.backends.runtime_probe import probe_handler
 from crib.model.container import ContainerConfig, ContainerSecurity, Device
-from crib.model.edits import ContainerEdits
+from crib.model.edits import ContainerEdits, RdtChange
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.ids import HandlerName
 from crib.model.paths import Paths
@@ -198,7 +198,6 @@ def test_nodes_are_completed_from_the_host(dirs: tuple[Path, Path], registry: Cd
         ({"deviceNodes": [{"path": "/dev/null", "type": "b"}]}, "not a device of type b"),
         ({"deviceNodes": [{"path": "/etc/passwd"}]}, "not a device"),
         ({"mounts": [{"hostPath": "/nosuch-dir", "containerPath": "/x"}]}, "/nosuch-dir"),
-        ({"netDevices": [{"hostInterfaceName": "eth9", "name": "x"}]}, "netDevices"),
     ],
 )
 def test_a_device_that_cannot_be_given_whole_is_refused(
@@ -209,15 +208,21 @@ def test_a_device_that_cannot_be_given_whole_is_refused(
         registry.edits(container(f"{KIND}=0"))
 
 
-def test_rdt_is_left_out_and_that_is_said(
-    dirs: tuple[Path, Path], registry: CdiRegistry, caplog: pytest.LogCaptureFixture
+def test_a_device_may_bring_network_devices_rdt_mounts_and_hooks(
+    dirs: tuple[Path, Path], registry: CdiRegistry
 ) -> None:
-    mount = {"hostPath": "/tmp", "containerPath": "/x/", "options": ["ro"]}
-    hook = {"hookName": "poststop", "path": "/bin/true"}
-    spec(dirs[0] / "a.json", "0", intelRdt={"closID": "a"}, mounts=[mount], hooks=[hook])
+    spec(
+        dirs[0] / "a.json",
+        "0",
+        netDevices=[{"hostInterfaceName": "eth9", "name": "net1"}, {"hostInterfaceName": "eth8"}],
+        intelRdt={"closID": "a", "l3CacheSchema": "L3:0=f", "schemata": ["MB:0=20"], "enableCMT": True},
+        mounts=[{"hostPath": "/tmp", "containerPath": "/x/", "options": ["ro"]}],
+        hooks=[{"hookName": "poststop", "path": "/bin/true"}],
+    )
     (_, edits) = registry.edits(container(f"{KIND}=0"))
-    assert "intelRdt" in caplog.text
     assert edits.origin == f"CDI {KIND}=0"
+    assert edits.net_devices == (("eth9", "net1"), ("eth8", ""))
+    assert edits.rdt == RdtChange("a", ("L3:0=f", "MB:0=20"), enable_monitoring=True)
     assert edits.mounts[0].options == ("rbind", "ro")
     assert edits.mounts[0].destination == "/x"
     assert [(hook.stage, hook.path) for hook in edits.hooks] == [("poststop", "/bin/true")]
@@ -363,7 +368,8 @@ async def test_each_handler_is_asked_what_it_can_do(
     answer = f"echo '{features}'" if features else "exit 1"
     program.write_text(f'#!/bin/sh\n[ "$2" = features ] || exit 9\n{answer}\n')
     program.chmod(0o755)
-    facts = await probe_handler(HandlerName("x"), RuntimeProgram(str(program), "/root"), says)
+    features_of = (str(program), "--root=/root", "features")
+    facts = await probe_handler(HandlerName("x"), str(program), features_of, says)
     assert (facts.recursive_read_only, facts.user_namespaces, facts.idmapped_mounts) == expected
     with pytest.raises(Broken, match="which has no version in it"):
-        await probe_handler(HandlerName("x"), RuntimeProgram(str(program), "/root"), "hello")
+        await probe_handler(HandlerName("x"), str(program), features_of, "hello")
