@@ -26,6 +26,7 @@ from crib.nri.changes import (
     ContainerUpdates,
     NewContainerChanges,
     ResourceUpdate,
+    host_device,
 )
 from crib.nri.identity import DEFAULT_SOCKET, NriError, PluginIdentity
 from crib.nri.plugin import AdjustmentRejected, NodePlugin, NriRuntime
@@ -50,6 +51,7 @@ __all__ = [
     "PluginOptions",
     "PodSandbox",
     "ResourceUpdate",
+    "host_device",
     "messages",
     "run",
     "serve",
