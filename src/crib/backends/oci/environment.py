@@ -43,6 +43,10 @@ _RECURSIVE = {"crun": (1, 4), "runc": (1, 1)}
 """First versions with recursively read-only mounts, of those that had them before `features` listed them."""
 _WITH_FIFO = {"crun", "runc"}
 _GVISOR = "runsc"
+_GVISOR_ARGS = ("--oci-seccomp",)
+"""Has gVisor apply the seccomp profiles of pods, which it leaves out otherwise. A handler's own come later."""
+_NOT_INSIDE = {"CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"}
+"""Rights over the host's kernel, which one of the pod's own has no use for. gVisor refuses names it lacks."""
 _STAND_IN = os.path.join(os.path.dirname(__file__), "stand_in.sh")
 
 _CRUN_RECURSIVE = (1, 9)
@@ -122,7 +126,11 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
         first = await _first_line(program)
         own_kernel = _kind(first) == _GVISOR
         stand_in = _STAND_IN if own_kernel else ""
-        runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args, systemd, stand_in)
+        if own_kernel:
+            held = tuple(name for name in host.capabilities if name not in _NOT_INSIDE)
+            host = replace(host, capabilities=held)
+        args = (*_GVISOR_ARGS, *handler.args) if own_kernel else handler.args
+        runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", args, systemd, stand_in)
         base_spec = read_base_spec(handler.base_spec, name)
         default_seccomp = read_default_profile(handler.containers.seccomp_profile)
         is_crun = _kind(first) == "crun"

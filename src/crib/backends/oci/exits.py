@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOST_CODE = 255
+KILLED_CODE = 128 + signal.SIGKILL
 MONITOR_TIME = 20.0
 """Seconds from the end of a container's first process to the exit that its monitor has to file."""
 RETRY_AFTER = 1.0
@@ -218,6 +219,10 @@ class Exits:
                 at = os.fstat(file.fileno()).st_mtime_ns
         except (FileNotFoundError, ValueError):
             return None
+        if note is not None and note.pod and self._env.runtime_of(note.handler).stand_in:
+            # All containers of the pod are in the sandbox's cgroup, and end with it.
+            sandbox = self._env.names.below(os.path.dirname(note.cgroup), note.pod)
+            note = replace(note, cgroup=sandbox) if code == KILLED_CODE else None
         if not self._oom.ended(container, note, code):
             return Exit(container, code, at)
         cause = None if note is None else self._causes.find(note.cgroup, os.path.dirname(note.cgroup))
