@@ -14,6 +14,7 @@ from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.cdi import CdiRegistry
 from crib.backends.bundle.host_resources import (
     ForeignLook,
+    check_added_mounts,
     check_log,
     find_devices,
     find_node_devices,
@@ -23,6 +24,7 @@ from crib.backends.bundle.host_resources import (
     read_seccomp_profile,
 )
 from crib.backends.bundle.id_maps import PodIdMap, locked_options, mounts_inside, pod_id_map
+from crib.backends.bundle.io_classes import read_blockio_classes, read_rdt_classes
 from crib.backends.bundle.labels import Labels
 from crib.backends.bundle.mount_targets import Landing, Placed, check_landings, check_places
 from crib.backends.bundle.rootfs import (
@@ -43,7 +45,13 @@ from crib.model.edits import ContainerEdits
 from crib.model.errors import Unavailable
 from crib.model.ids import ContainerId
 from crib.model.sandbox import NamespaceMode, ProcessIdentity
-from crib.ocispec.container import container_document, container_spec, made_mounts, runs_hooks_at_delete
+from crib.ocispec.container import (
+    container_document,
+    container_spec,
+    made_mounts,
+    runs_hooks_at_delete,
+    shares_pids,
+)
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.process import process_args
 from crib.ocispec.security import volume_label
@@ -178,9 +186,12 @@ class ContainerBundles:
             return laid
         inputs = replace(laid.inputs, edits=(*laid.inputs.edits, *map(self._cdi.with_devices, edits)))
         spec = container_spec(inputs)
-        note, asked = laid.note, spec.linux.cgroups_path
+        for one in edits:
+            check_added_mounts(one)
+        note, asked = replace(laid.note, shared_pids=shares_pids(spec)), spec.linux.cgroups_path
         if asked != inputs.cgroups_path:
             note = replace(note, cgroup=self._names.moved(self._names.pod(inputs.sandbox), asked))
+        if note != laid.note:
             self._bundles.write_note(ContainerId(inputs.id), note)
         return replace(laid, note=note, inputs=inputs, spec=spec)
 
@@ -237,6 +248,8 @@ class ContainerBundles:
             cdi=self._cdi.edits(config),
             hook_rules=self._hooks.rules(),
             edits=tuple(map(self._cdi.with_devices, request.edits)),
+            blockio_classes=read_blockio_classes(self._env.settings.blockio_config_file),
+            rdt_classes=read_rdt_classes(),
             device_ownership=self._env.settings.device_ownership_from_security_context,
             seccomp_profile=read_seccomp_profile(config.security.seccomp),
             profiles=self._labels.loaded_profiles(

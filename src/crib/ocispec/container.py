@@ -6,6 +6,7 @@ import msgspec
 
 from crib.ocispec.annotations import spec_annotations
 from crib.ocispec.base_spec import merged, merged_lists, without_removed
+from crib.ocispec.classes import intel_rdt
 from crib.ocispec.devices import device_nodes
 from crib.ocispec.edits import edited
 from crib.ocispec.inputs import ContainerInputs
@@ -42,6 +43,7 @@ def container_spec(inputs: ContainerInputs) -> oci.Spec:
             masked_paths=masked_paths(inputs),
             readonly_paths=readonly_paths(inputs),
             mount_label=mount_label(inputs),
+            intel_rdt=intel_rdt(inputs),
         ),
     )
     return edited(inputs, spec)
@@ -79,3 +81,8 @@ def runs_hooks_at_delete(inputs: ContainerInputs, spec: oci.Spec) -> bool:
     """Whether the runtime's delete has more to do than to remove what it made (poststop hooks)."""
     ours = spec.hooks is not None and bool(spec.hooks.poststop)
     return ours or bool(inputs.base_spec.get("hooks", {}).get("poststop"))
+
+
+def shares_pids(spec: oci.Spec) -> bool:
+    """Whether the container has no pid namespace of its own: others live on when its first process ends."""
+    return not any(one.type == "pid" and not one.path for one in spec.linux.namespaces)

@@ -16,6 +16,7 @@ from crib.ocispec.annotations import without_filter
 from crib.ocispec.edits_checks import check_edits
 from crib.ocispec.edits_resources import settled, with_limits
 from crib.ocispec.inputs import ContainerInputs
+from crib.ocispec.process import oom_score_adj
 from crib.wire import oci_runtime as oci
 
 _STAGES: Mapping[str, str] = {
@@ -48,7 +49,12 @@ def edited(inputs: ContainerInputs, spec: oci.Spec) -> oci.Spec:
             spec = _checked(spec, rule.edits, inputs)
     for edits in inputs.edits:
         spec = _checked(spec, edits, inputs)
-    return settled(inputs, made, spec)
+    spec = settled(inputs, made, spec)
+    score = spec.process.oom_score_adj
+    if score == made.process.oom_score_adj or score is None:
+        return spec
+    process = msgspec.structs.replace(spec.process, oom_score_adj=oom_score_adj(score, inputs.host))
+    return msgspec.structs.replace(spec, process=process)
 
 
 def _checked(spec: oci.Spec, edits: ContainerEdits, inputs: ContainerInputs) -> oci.Spec:

@@ -73,10 +73,10 @@ class IntelRdt(_Shape, frozen=True):
 
 
 class NetDevice(_Shape, frozen=True):
-    """SPEC.md, netDevices."""
+    """SPEC.md, netDevices: an interface of the host, and its name in the container (empty: the same)."""
 
     host_interface_name: str
-    name: str
+    name: str = ""
 
 
 class Edits(_Shape, frozen=True):

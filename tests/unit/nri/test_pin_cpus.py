@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -13,22 +10,7 @@ from hypothesis import strategies as st
 
 from crib import nri
 from crib.nri import messages
-from tests.unit.nri.lab import joined
-
-EXAMPLE = Path(__file__).parents[3] / "examples" / "nri" / "pin_cpus.py"
-
-
-def loaded() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pin_cpus", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pin_cpus"] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
-
-
-pin = loaded()
+from tests.unit.nri.lab import joined, pin
 
 
 def machine(nodes: int, cores: int, threads: int) -> list[object]:

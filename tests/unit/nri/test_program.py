@@ -16,9 +16,10 @@ from crib.stubs.nri.v1alpha1 import api_pb2 as messages
 from crib.tasks.groups import Beside
 from crib.ttrpc.carriers import SocketCarrier
 from tests.fakes.nri_runtime import BOUND, FakeNriRuntime, JoinedPlugin
+from tests.unit.nri.lab import EXAMPLES
 
 ROOT = Path(__file__).parents[3]
-EXAMPLE = ROOT / "examples" / "nri" / "open_files.py"
+EXAMPLE = EXAMPLES / "open_files.py"
 
 
 def started(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,95 +17,11 @@ from crib.nri.plugin import EVENTS, events_of, mask_of
 from crib.ttrpc import server as server_module
 from crib.ttrpc.errors import CallFailed, CallTimedOut
 from crib.wire.ttrpc import Code
-from tests.unit.nri.lab import IDENTITY, joined, running_plugin
+from tests.unit.nri.lab import IDENTITY, Everything, joined, running_plugin
 
 POD = messages.PodSandbox(id="p1", name="web", annotations={"a": "b"})
 CONTAINER = messages.Container(id="c1", pod_sandbox_id="p1", name="main")
 LIMITS = messages.LinuxResources(pids=messages.LinuxPids(limit=5))
-
-
-class Everything(nri.NodePlugin):
-    """Notes what it is told, and answers to everything."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[Any, ...]] = []
-        self.rejects = ""
-
-    async def configure(self, config: str) -> None:
-        self.told.append(("configure", config))
-
-    async def synchronize(
-        self,
-        pods: Sequence[nri.PodSandbox],
-        containers: Sequence[nri.Container],
-        updates: nri.ContainerUpdates,
-    ) -> None:
-        self.told.append(("synchronize", [pod.id for pod in pods], [one.id for one in containers]))
-        for container in containers:
-            updates.update(container.id).set_cpu(cpus="0")
-
-    async def shutdown(self) -> None:
-        self.told.append(("shutdown",))
-
-    async def run_pod_sandbox(self, pod: nri.PodSandbox) -> None:
-        self.told.append(("run_pod_sandbox", pod))
-
-    async def update_pod_sandbox(
-        self, pod: nri.PodSandbox, overhead: nri.LinuxResources, resources: nri.LinuxResources
-    ) -> None:
-        self.told.append(("update_pod_sandbox", pod, overhead, resources))
-
-    async def post_update_pod_sandbox(self, pod: nri.PodSandbox) -> None:
-        self.told.append(("post_update_pod_sandbox", pod))
-
-    async def stop_pod_sandbox(self, pod: nri.PodSandbox) -> None:
-        self.told.append(("stop_pod_sandbox", pod))
-
-    async def remove_pod_sandbox(self, pod: nri.PodSandbox) -> None:
-        self.told.append(("remove_pod_sandbox", pod))
-
-    async def create_container(
-        self, pod: nri.PodSandbox, container: nri.Container, changes: nri.NewContainerChanges
-    ) -> None:
-        changes.adjust.add_env("POD", pod.name)
-        changes.update("other").set_pids(9)
-        changes.evict("third", "it is in the way")
-
-    async def validate_container_adjustment(
-        self, request: messages.ValidateContainerAdjustmentRequest
-    ) -> None:
-        if self.rejects:
-            raise nri.AdjustmentRejected(self.rejects)
-
-    async def post_create_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:
-        self.told.append(("post_create_container", pod, container))
-
-    async def start_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:
-        self.told.append(("start_container", pod, container))
-
-    async def post_start_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:
-        self.told.append(("post_start_container", pod, container))
-
-    async def update_container(
-        self,
-        pod: nri.PodSandbox,
-        container: nri.Container,
-        resources: nri.LinuxResources,
-        changes: nri.ContainerChanges,
-    ) -> None:
-        changes.update(container.id).set_pids(resources.pids.limit + 1)
-        changes.evict("third", "it is in the way")
-
-    async def post_update_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:
-        self.told.append(("post_update_container", pod, container))
-
-    async def stop_container(
-        self, pod: nri.PodSandbox, container: nri.Container, updates: nri.ContainerUpdates
-    ) -> None:
-        updates.update("other").set_cpu(cpus="0-1")
-
-    async def remove_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:
-        self.told.append(("remove_container", pod, container))
 
 
 # registration and configuration

@@ -13,13 +13,14 @@ from crib.model.edits import (
     Removals,
     SetIoPriority,
     SetMemoryPolicy,
+    SetNamespace,
     SetScheduler,
 )
 from crib.model.errors import Broken
 from crib.model.resource_change import ResourceChange
 from crib.model.sandbox import Resources
 from crib.ocispec.base_spec import usable_part
-from crib.ocispec.container import container_document, container_spec, made_mounts
+from crib.ocispec.container import container_document, container_spec, made_mounts, shares_pids
 from crib.ocispec.edits import with_edits
 from crib.ocispec.inputs import ContainerInputs
 from crib.wire import oci_runtime as oci
@@ -201,3 +202,18 @@ def test_what_an_edit_removes_does_not_come_back_from_the_base_spec() -> None:
     again = ContainerEdits("NRI 20-b", env=(("BASE", "2"),))
     both = replace(plain, edits=(edits, again))
     assert "BASE=2" in json.loads(container_document(both, container_spec(both)))["process"]["env"]
+
+
+def test_nobody_goes_below_the_daemons_own_score_where_the_host_does_not_let_him() -> None:
+    edits = ContainerEdits("NRI 10-a", oom_score_adj=-900)
+    host = replace(HOST, may_lower_oom=False, oom_score_adj=-500)
+    assert container_spec(inputs(edits=(edits,), host=host)).process.oom_score_adj == -500
+    assert container_spec(inputs(edits=(edits,))).process.oom_score_adj == -900
+
+
+def test_without_a_pid_namespace_of_its_own_a_container_does_not_end_with_its_first_process() -> None:
+    assert not shares_pids(container_spec(inputs()))
+    removed = ContainerEdits("NRI 10-a", removed=Removals(namespaces=("pid",)))
+    joined = ContainerEdits("NRI 10-a", namespaces=(SetNamespace("pid", "/proc/1/ns/pid"),))
+    for edits in (removed, joined):
+        assert shares_pids(container_spec(inputs(edits=(edits,))))

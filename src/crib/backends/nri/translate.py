@@ -114,7 +114,7 @@ def _shown(container: ShownContainer, edits: Sequence[ContainerEdits]) -> oci.Sp
     On cgroup v2 a spec has some limits as files only. Plugins are to see shares and swap as such.
     """
     record = container.record
-    spec = oci.decode_spec(container.spec) if container.spec else _unmade(record)
+    spec = _read(container.spec) or _unmade(record)
     in_force = record.resources.beyond.over(change_of(record.resources))
     limits = with_limits(spec.linux.resources or oci.Resources(), in_force)
     spec = msgspec.structs.replace(
@@ -125,6 +125,14 @@ def _shown(container: ShownContainer, edits: Sequence[ContainerEdits]) -> oci.Sp
     for one in edits:
         spec = with_edits(spec, one)
     return spec
+
+
+def _read(document: bytes) -> oci.Spec | None:
+    """None where it is gone; and where an administrator's base spec has brought what no spec has."""
+    try:
+        return oci.decode_spec(document) if document else None
+    except ValueError:
+        return None
 
 
 def _unmade(record: ContainerRecord) -> oci.Spec:

@@ -214,14 +214,14 @@ def test_a_device_may_bring_network_devices_rdt_mounts_and_hooks(
     spec(
         dirs[0] / "a.json",
         "0",
-        netDevices=[{"hostInterfaceName": "eth9", "name": "net1"}],
+        netDevices=[{"hostInterfaceName": "eth9", "name": "net1"}, {"hostInterfaceName": "eth8"}],
         intelRdt={"closID": "a", "l3CacheSchema": "L3:0=f", "schemata": ["MB:0=20"], "enableCMT": True},
         mounts=[{"hostPath": "/tmp", "containerPath": "/x/", "options": ["ro"]}],
         hooks=[{"hookName": "poststop", "path": "/bin/true"}],
     )
     (_, edits) = registry.edits(container(f"{KIND}=0"))
     assert edits.origin == f"CDI {KIND}=0"
-    assert edits.net_devices == (("eth9", "net1"),)
+    assert edits.net_devices == (("eth9", "net1"), ("eth8", ""))
     assert edits.rdt == RdtChange("a", ("L3:0=f", "MB:0=20"), enable_monitoring=True)
     assert edits.mounts[0].options == ("rbind", "ro")
     assert edits.mounts[0].destination == "/x"
