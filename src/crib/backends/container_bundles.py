@@ -24,6 +24,7 @@ from crib.backends.bundle.host_resources import (
     read_seccomp_profile,
 )
 from crib.backends.bundle.id_maps import PodIdMap, locked_options, mounts_inside, pod_id_map
+from crib.backends.bundle.io_classes import read_blockio_classes, read_rdt_classes
 from crib.backends.bundle.labels import Labels
 from crib.backends.bundle.mount_targets import Landing, Placed, check_landings, check_places
 from crib.backends.bundle.rootfs import (
@@ -247,6 +248,8 @@ class ContainerBundles:
             cdi=self._cdi.edits(config),
             hook_rules=self._hooks.rules(),
             edits=tuple(map(self._cdi.with_devices, request.edits)),
+            blockio_classes=read_blockio_classes(self._env.settings.blockio_config_file),
+            rdt_classes=read_rdt_classes(),
             device_ownership=self._env.settings.device_ownership_from_security_context,
             seccomp_profile=read_seccomp_profile(config.security.seccomp),
             profiles=self._labels.loaded_profiles(

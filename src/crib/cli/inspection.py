@@ -200,6 +200,8 @@ def _node(node: InfoResponse) -> list[tuple[str, str]]:
     for handler in node.handlers:
         mark = ", default" if handler.default_handler else ""
         lines.append((f"runs {handler.name}", f"{handler.program} ({handler.kind}{mark})"))
+        can = f"can have {', '.join(handler.can)}; measured by the {handler.statistics}"
+        lines.append((f"pods of {handler.name}", handler.problem or can))
     lines += [
         (f"uses {program.name}", f"{program.path or 'not found'} {program.version}".rstrip())
         for program in node.programs

@@ -91,6 +91,7 @@ RULES: Rules = {
     ),
     ("crio", "runtime", "hooks_dir"): to("oci_hooks_dirs"),
     ("crio", "runtime", "cdi_spec_dirs"): to("cdi_spec_dirs"),
+    ("crio", "runtime", "blockio_config_file"): to("blockio_config_file"),
     ("crio", "runtime", "device_ownership_from_security_context"): to(
         "device_ownership_from_security_context"
     ),

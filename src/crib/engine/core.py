@@ -266,17 +266,18 @@ class Core:
     def pod_network(self, record: SandboxRecord) -> PodNetwork:
         """What the network learns of this pod."""
         config, dns = record.config, record.config.dns
-        handler = self.settings.handlers.get(record.handler)
+        handler, caretaker = self.settings.handlers.get(record.handler), self.caretaker(record)
         return PodNetwork(
             id=record.id,
             metadata=config.metadata,
-            netns=self.caretaker(record).pods.netns_path(record),
+            netns=caretaker.pods.netns_path(record),
             port_mappings=config.port_mappings,
             annotations=tuple(sorted(config.annotations.items())),
             dns_servers=dns.servers if dns else (),
             dns_searches=dns.searches if dns else (),
             dns_options=dns.options if dns else (),
             cgroup_parent=config.cgroup_parent,
+            inside=caretaker.facts.network_inside and not config.host_network,
             conf_dir=handler.cni_conf_dir if handler else "",
         )
 

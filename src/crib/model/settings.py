@@ -288,6 +288,8 @@ class Settings:
     """Directories of CDI specs. If two define the same device, the later directory wins."""
     oci_hooks_dirs: Annotated[tuple[Path, ...], LIVE] = ()
     """Directories of oci-hooks(5) files. A file in a later directory replaces one of the same name."""
+    blockio_config_file: Annotated[PathOrNone, LIVE] = ""
+    """File (YAML) with the classes of block I/O that annotations of pods may name; empty: there are none."""
     device_ownership_from_security_context: Annotated[bool, LIVE] = False
     """Give device nodes to run_as_user and run_as_group if those are set."""
     missing_host_path: Annotated[str, OneOf(("create", "error")), LIVE] = "create"

@@ -7,7 +7,8 @@ has one author, which is asked once and never corrected afterwards:
   process).
 * what it sees: `mounts`, `devices`, `namespaces`.
 * what it may do: `security`, `seccomp` with `syscalls`, `selinux`.
-* what it may use: `resources`, over `limits` (a cgroup's files) and `unit_properties` (systemd).
+* what it may use: `resources`, with `classes` (block I/O, RDT), over `limits` (a cgroup's files) and
+  `unit_properties` (systemd).
 * what the node gives, and what others read: `defaults`, `annotations`.
 
 Below and above what the authors say are two layers:

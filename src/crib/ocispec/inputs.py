@@ -138,7 +138,9 @@ class ContainerInputs:
     edits: tuple[ContainerEdits, ...] = ()
     """What the request for the create carries."""
     blockio_classes: Mapping[str, oci.BlockIo] = field(default_factory=dict)
-    """The node's classes of block I/O that edits may name."""
+    """The node's classes of block I/O that annotations and edits may name."""
+    rdt_classes: frozenset[str] = frozenset()
+    """The node's classes of RDT, likewise."""
     device_ownership: bool = False
     """Setting `device_ownership_from_security_context`."""
     mount_sources: tuple[str, ...] = ()

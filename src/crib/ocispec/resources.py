@@ -9,6 +9,7 @@ import msgspec
 from crib.model.errors import InvalidRequest, below
 from crib.model.facts import HostFacts
 from crib.model.sandbox import Resources
+from crib.ocispec.classes import block_io
 from crib.ocispec.devices import device_rules
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.limits import cpu_weight, limit_files
@@ -27,7 +28,10 @@ def resources(inputs: ContainerInputs) -> oci.Resources:
     pids = limits.pids
     if inputs.pids_limit and pids is None and PIDS_FILE not in limits.unified:
         pids = oci.Pids(inputs.pids_limit)
-    return by_host(msgspec.structs.replace(limits, devices=device_rules(inputs), pids=pids), inputs.host)
+    limits = msgspec.structs.replace(
+        limits, devices=device_rules(inputs), pids=pids, block_io=block_io(inputs)
+    )
+    return by_host(limits, inputs.host)
 
 
 def by_host(limits: oci.Resources, host: HostFacts) -> oci.Resources:

@@ -11,6 +11,7 @@ import pytest
 
 from crib.client import pods, streams
 from crib.client.errors import ClientError
+from crib.stubs.node.v1 import node_pb2 as node_pb
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.wire.portforward import Target
 from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
@@ -91,6 +92,10 @@ async def test_a_pod_lives_on_a_kernel_of_its_own_from_its_start_to_its_end(cri:
     pod = await run_pod(cri, "whole")
     box = await cri.run_container(pod, "sh", "-c", "echo said; exec sleep 1000")
     assert await cri.sh(box, "hostname") == "whole"
+    told = {one.name: one for one in (await cri.call(cri.node.Info, node_pb.InfoRequest())).handlers}
+    assert set(told["gvisor"].can) == {"exec", "attach", "a sandbox container", "a kernel of their own"}
+    assert told["gvisor"].statistics == "runtime"
+    assert "the network in that kernel" in told["inside"].can
     assert (await cri.execute(box, "sh", "-c", "exit 9")).code == 9
     log = cribd.logs / "whole" / "box.log"
     await until(lambda: log.exists() and "said" in log.read_text())
@@ -114,6 +119,8 @@ async def test_containers_outlive_the_daemon_and_what_ended_meanwhile_is_told(mo
         stays = await cri.run_container(pod, "sleep", "1000", name="stays")
         ends = await cri.run_container(pod, "sh", "-c", "sleep 1; exit 5", name="ends")
         waits = await cri.create(pod, "sh", "-c", "exit 6", name="waits")
+        server = await run_pod(cri, "server", "inside")
+        await cri.run_container(server, *SERVER)
     mortal.kill()
     mortal.start()
     async with mortal.connect() as again:
@@ -123,8 +130,13 @@ async def test_containers_outlive_the_daemon_and_what_ended_meanwhile_is_told(mo
         await again.start(waits)
         assert (await again.exited(waits)).exit_code == 6
         assert await again.sh(stays, "echo lives") == "lives"
+        assert await answer_of(again, server, 7777) == b"hello\n"
+        async for check in again.node.CheckNetworks(node_pb.CheckNetworksRequest(repair=True)):
+            assert not check.problem
+        assert await answer_of(again, server, 7777) == b"hello\n"
         await again.stop_container(stays, grace=0)
         await again.remove_pod(pod)
+        await again.remove_pod(server)
 
 
 @pytest.mark.parametrize("handler", ["gvisor", "inside"])

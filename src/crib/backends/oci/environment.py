@@ -142,6 +142,7 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
             or (handler.sandbox_container == "detect" and own_kernel),
             own_kernel=own_kernel,
             network_inside=own_kernel and has_network_inside(handler.args),
+            statistics="runtime" if own_kernel else "cgroup",
             forwards_ports=own_kernel and await _forwards_ports(program),
             systemd=version,
             monitor=conmon,

@@ -208,21 +208,18 @@ def test_a_device_that_cannot_be_given_whole_is_refused(
         registry.edits(container(f"{KIND}=0"))
 
 
-def test_a_device_may_bring_network_devices_rdt_mounts_and_hooks(
+def test_a_device_brings_interfaces_and_classes_of_rdt_too(
     dirs: tuple[Path, Path], registry: CdiRegistry
 ) -> None:
-    spec(
-        dirs[0] / "a.json",
-        "0",
-        netDevices=[{"hostInterfaceName": "eth9", "name": "net1"}],
-        intelRdt={"closID": "a", "l3CacheSchema": "L3:0=f", "schemata": ["MB:0=20"], "enableCMT": True},
-        mounts=[{"hostPath": "/tmp", "containerPath": "/x/", "options": ["ro"]}],
-        hooks=[{"hookName": "poststop", "path": "/bin/true"}],
-    )
+    mount = {"hostPath": "/tmp", "containerPath": "/x/", "options": ["ro"]}
+    hook = {"hookName": "poststop", "path": "/bin/true"}
+    rdt = {"closID": "a", "l3CacheSchema": "L3:0=f", "schemata": ["MB:0=50"], "enableCMT": True}
+    cards = [{"hostInterfaceName": "eth9", "name": "x"}, {"hostInterfaceName": "eth8"}]
+    spec(dirs[0] / "a.json", "0", intelRdt=rdt, netDevices=cards, mounts=[mount], hooks=[hook])
     (_, edits) = registry.edits(container(f"{KIND}=0"))
+    assert edits.rdt == RdtChange("a", ("L3:0=f", "MB:0=50"), enable_monitoring=True)
+    assert edits.net_devices == (("eth9", "x"), ("eth8", ""))
     assert edits.origin == f"CDI {KIND}=0"
-    assert edits.net_devices == (("eth9", "net1"),)
-    assert edits.rdt == RdtChange("a", ("L3:0=f", "MB:0=20"), enable_monitoring=True)
     assert edits.mounts[0].options == ("rbind", "ro")
     assert edits.mounts[0].destination == "/x"
     assert [(hook.stage, hook.path) for hook in edits.hooks] == [("poststop", "/bin/true")]

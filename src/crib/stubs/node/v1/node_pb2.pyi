@@ -237,6 +237,9 @@ class Handler(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     PROGRAM_FIELD_NUMBER: _builtins.int
     DEFAULT_HANDLER_FIELD_NUMBER: _builtins.int
+    CAN_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     kind: _builtins.str
     """oci"""
@@ -244,6 +247,14 @@ class Handler(_message.Message):
     """absolute path of the OCI runtime"""
     default_handler: _builtins.bool
     """used when a pod names none"""
+    statistics: _builtins.str
+    """who measures containers: cgroup, or runtime"""
+    problem: _builtins.str
+    """what keeps it from running containers; empty if nothing"""
+    @_builtins.property
+    def can(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what its pods can have, in words: user namespaces, recursive read-only mounts"""
+
     def __init__(
         self,
         *,
@@ -251,10 +262,13 @@ class Handler(_message.Message):
         kind: _builtins.str = ...,
         program: _builtins.str = ...,
         default_handler: _builtins.bool = ...,
+        can: _abc.Iterable[_builtins.str] | None = ...,
+        statistics: _builtins.str = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_handler", b"default_handler", "kind", b"kind", "name", b"name", "program", b"program"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can", b"can", "default_handler", b"default_handler", "kind", b"kind", "name", b"name", "problem", b"problem", "program", b"program", "statistics", b"statistics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
