@@ -33,11 +33,13 @@ from crib.nri.plugin import AdjustmentRejected, NodePlugin, NriRuntime
 from crib.nri.running import PluginOptions, run, serve
 from crib.stubs.nri.v1alpha1 import api_pb2 as messages
 from crib.stubs.nri.v1alpha1.api_pb2 import Container, Event, LinuxResources, PodSandbox
+from crib.ttrpc.errors import CallFailed, PeerLost
 
 __all__ = [
     "DEFAULT_SOCKET",
     "Adjustment",
     "AdjustmentRejected",
+    "CallFailed",
     "Container",
     "ContainerChanges",
     "ContainerUpdates",
@@ -47,6 +49,7 @@ __all__ = [
     "NodePlugin",
     "NriError",
     "NriRuntime",
+    "PeerLost",
     "PluginIdentity",
     "PluginOptions",
     "PodSandbox",
