@@ -25,10 +25,12 @@ _V1_ONLY = (
 
 def check_edits(edits: ContainerEdits, inputs: ContainerInputs) -> None:
     """Broken, naming the origin and the field, for what cannot be had here."""
-    class_ = edits.resources.blockio_class
+    class_, rdt = edits.resources.blockio_class, edits.resources.rdt_class
     problems = [*limit_problems(edits.resources, inputs.host), *_unknown(edits, inputs.handler)]
     if class_ and class_ not in inputs.blockio_classes:
         problems.append(f"resources.blockio_class: this node has no block I/O class {class_!r}")
+    if rdt and rdt not in inputs.rdt_classes:
+        problems.append(f"resources.rdt_class: this node has no RDT class {rdt!r}")
     if edits.rdt.clos_id in (".", "..") or "/" in (edits.rdt.clos_id or ""):
         problems.append(f"rdt.clos_id: {edits.rdt.clos_id!r} is not the name of a class")
     if problems:

@@ -131,6 +131,7 @@ def test_a_class_of_block_io_is_looked_up_and_an_empty_one_takes_the_settings_aw
         ("v1", {"cpuset_cpus": "x"}, "resources.cpuset_cpus: 'x' is not a list such as 0-2,5"),
         ("v1", {"hugepage_limits": {"2": 1}}, "'2' is not a size such as 2MB"),
         ("v1", {"blockio_class": "gold"}, "resources.blockio_class: this node has no block I/O class 'gold'"),
+        ("v1", {"rdt_class": "gold"}, "resources.rdt_class: this node has no RDT class 'gold'"),
     ],
 )
 def test_what_this_host_cannot_do_is_refused_by_name(
@@ -161,11 +162,12 @@ def test_huge_pages_need_their_controller() -> None:
 )
 def test_a_field_that_the_runtime_does_not_know_is_refused_by_name(field: str, edits: ContainerEdits) -> None:
     handler = replace(HANDLER, unknown_fields=frozenset((field,)))
+    classes = frozenset(("gold",))
     with pytest.raises(Broken, match=rf"{field}: handler crun \(/usr/bin/crun 1\.8\.1\) does not know it"):
-        container_spec(inputs(edits=(edits,), handler=handler))
-    container_spec(inputs(edits=(edits,)))
+        container_spec(inputs(edits=(edits,), handler=handler, rdt_classes=classes))
+    container_spec(inputs(edits=(edits,), rdt_classes=classes))
     others = replace(HANDLER, unknown_fields=frozenset(("scheduler", "rdt")) - {field})
-    container_spec(inputs(edits=(edits,), handler=others))
+    container_spec(inputs(edits=(edits,), handler=others, rdt_classes=classes))
 
 
 def test_a_network_device_keeps_its_name_unless_it_gets_another() -> None:

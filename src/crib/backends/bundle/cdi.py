@@ -125,19 +125,15 @@ def _edits(name: str, field: str, edits: cdi.Edits) -> ContainerEdits:
         hooks=tuple(AddedHook(h.hook_name, h.path, h.args, h.env, h.timeout) for h in edits.hooks),
         groups=edits.additional_gids,
         net_devices=tuple((one.host_interface_name, one.name) for one in edits.net_devices),
-        rdt=RdtChange() if edits.intel_rdt is None else _rdt(edits.intel_rdt),
+        rdt=_rdt(edits.intel_rdt) if edits.intel_rdt is not None else RdtChange(),
     )
 
 
 def _rdt(rdt: cdi.IntelRdt) -> RdtChange:
-    """The two older schemata are lines as the others (resctrl, "Schemata files")."""
-    older = (rdt.l3_cache_schema, rdt.mem_bw_schema)
-    lines = (*(line for text in older for line in text.splitlines() if line), *rdt.schemata)
-    return RdtChange(
-        clos_id=rdt.clos_id or None,
-        schemata=lines or None,
-        enable_monitoring=True if rdt.enable_monitoring or rdt.enable_cmt or rdt.enable_mbm else None,
-    )
+    """Both of the older schemas are lines of the newer `schemata` (config-linux.md, IntelRdt)."""
+    lines = tuple(filter(None, (rdt.l3_cache_schema, rdt.mem_bw_schema, *rdt.schemata)))
+    monitors = rdt.enable_cmt or rdt.enable_mbm or rdt.enable_monitoring
+    return RdtChange(rdt.clos_id or None, lines or None, monitors or None)
 
 
 def _mount(mount: cdi.Mount, name: str, field: str) -> AddedMount:

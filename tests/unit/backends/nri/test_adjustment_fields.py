@@ -34,7 +34,8 @@ def edits_of(message: dict[str, Any], plugin: str = "10-a") -> ContainerEdits:
 
 def inputs_with(*edits: ContainerEdits, cgroup_v2: bool = False) -> ContainerInputs:
     host = replace(HOST, cgroup_layout="v2") if cgroup_v2 else HOST
-    return inputs(edits=edits, host=host, blockio_classes={"slow": oci.BlockIo(weight=50)})
+    classes = {"blockio_classes": {"slow": oci.BlockIo(weight=50)}, "rdt_classes": frozenset(("gold",))}
+    return inputs(edits=edits, host=host, **classes)
 
 
 def found(document: Any, pointer: str) -> Any:

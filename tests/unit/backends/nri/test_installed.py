@@ -98,6 +98,19 @@ async def test_its_environment_is_what_plugins_expect(directory: Path, begin: Be
     assert "PYTEST" not in text
 
 
+async def test_one_that_writes_much_does_not_wait_for_its_lines_to_be_logged(
+    directory: Path, begin: Begin, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the pace of a process that may be hostile this would take 25 s."""
+    caplog.set_level("INFO")
+    install(directory, "10-loud", "#!/bin/sh\nyes 'one line of many' | head -c 2000000 >&2\n")
+    plugins = await begin()
+    await status(plugins, "10-loud", PluginState.ENDED)
+    lines = [record.getMessage() for record in caplog.records if "10-loud: " in record.getMessage()]
+    assert len(lines) == installed.LOG_LINES + 1
+    assert lines[-1].endswith("lines more, which are left out")
+
+
 async def test_one_that_ends_by_itself_with_0_is_not_started_again(
     directory: Path, begin: Begin, host: LabHost
 ) -> None:
@@ -134,35 +147,37 @@ async def test_one_that_is_killed_is_started_again(
     assert ("NRI plugin 10-lab", "it ended (signal 9); it is started again") in host.noted
 
 
-async def test_one_that_does_not_speak_is_killed_with_all_that_it_started(
-    directory: Path,
-    settings: NriSettings,
-    begin: Begin,
-    host: LabHost,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_one_that_does_not_speak_is_noted(
+    directory: Path, settings: NriSettings, begin: Begin, host: LabHost
+) -> None:
+    install(directory, "10-mute", "#!/bin/sh\nexec sleep 1000\n")
+    await begin(replace(settings, registration_timeout=0.5))
+    await until(lambda: "10-mute" in str(host.notes))
+    assert "not registered and configured within 0.5 s" in host.notes["NRI plugin 10-mute"]
+
+
+async def test_one_that_stays_without_its_connection_is_killed_with_all_that_it_started(
+    directory: Path, begin: Begin, host: LabHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(installed, "END_SECONDS", 0.1)
     pids = tmp_path / "pids"
     install(
         directory,
-        "10-mute",
+        "10-deaf",
         f"""\
         #!/bin/sh
         trap '' TERM
-        sleep 1000 &
+        sleep 1000 3<&- &
         echo $$ $! > {pids}.new
         mv {pids}.new {pids}
+        exec 3<&-
         wait
         """,
     )
-    settings = replace(settings, registration_timeout=0.5)
-    plugins = await begin(settings)
-    await until(lambda: "10-mute" in str(host.notes))
-    assert "not registered and configured within 0.5 s" in host.notes["NRI plugin 10-mute"]
-    await plugins.close()
+    await begin()
     mine = [int(word) for word in pids.read_text().split()]
     await until(lambda: not any(map(is_there, mine)))
+    assert "it closed its connection" in host.notes["NRI plugin 10-deaf"]
 
 
 @pytest.mark.parametrize(

@@ -181,11 +181,11 @@ async def test_a_synchronization_has_a_limit_of_its_own(
         await never.wait()
 
     plugin.answers["Synchronize"] = hang
-    await plugin.join(settings.socket)
-    assert host.is_alone
+    await plugin.connect(settings.socket)
+    await plugin.register()
     await plugin.gone()
     await nobody(plugins)
-    assert not host.is_alone
+    assert (host.alones, host.is_alone) == (1, False)
     assert "did not answer Synchronize within 0.3 s" in host.notes["NRI plugin 10-lab"]
 
 
