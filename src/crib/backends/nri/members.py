@@ -143,7 +143,7 @@ class Members:
             self._connected.remove(plugin)
 
     def _warn_of_namesakes(self, plugin: Plugin) -> None:
-        """Both take part, as a new one may come before the old one has gone; but they contradict each other."""
+        """Both take part: a new one may come before the old one has gone. They may contradict each other."""
         pids = [str(one.peer.pid) for one in self.ready if one.name == plugin.name]
         if len(pids) > 1:
             _log.warning("several NRI plugins are called %s: pids %s", plugin, ", ".join(pids))
