@@ -14,6 +14,7 @@ ROOMS = (
     "backends",
     "backends/bundle",
     "backends/pods",
+    "backends/streams",
     "engine",
     "host",
     "model",

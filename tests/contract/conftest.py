@@ -14,6 +14,7 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.host import FakeHost
 from tests.system.labs.oci_setup import oci_lab
+from tests.system.labs.shim_setup import shim_lab
 
 _REAL = [pytest.mark.root, pytest.mark.system]
 _GVISOR = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's runsc is not installed")
@@ -25,11 +26,17 @@ _GVISOR = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's run
         "elsewhere",
         pytest.param("oci", marks=_REAL),
         pytest.param("runsc", marks=[*_REAL, _GVISOR]),
+        pytest.param("shim of crun", marks=_REAL),
+        pytest.param("shim of runc", marks=_REAL),
     ]
 )
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
     async with contextlib.AsyncExitStack() as stack:
-        if request.param == "runsc":
+        if request.param.startswith("shim"):
+            runtime = request.param.rpartition(" ")[2]
+            shim = await stack.enter_async_context(shim_lab({"BinaryName": runtime}))
+            made = HandlerLab(shim.handler, shim.logs)
+        elif request.param == "runsc":
             options = HandlerSettings(args=("--network=host",))
             real = await stack.enter_async_context(oci_lab("runsc", options))
             made = HandlerLab(real.handler, real.logs)

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from crib.backends.oci import exec as exec_module
+from crib.backends.oci import exec as oci_exec
+from crib.backends.shim import exec as shim_exec
 from crib.model.streams import ExecProcess
 from tests.contract.handler_lab import FOREVER, HandlerLab, finish
 from tests.fakes.handler import FakeHandler
@@ -46,7 +47,8 @@ async def test_a_sweep_ends_contained_commands_of_an_earlier_daemon_and_no_other
     async with bounded():
         with monkeypatch.context() as patch:
             names = itertools.count()
-            patch.setattr(exec_module, "new_name", lambda: f"exec-abc-{next(names)}")
+            for kind in (oci_exec, shim_exec):
+                patch.setattr(kind, "new_name", lambda: f"exec-abc-{next(names)}")
             contained, other = [
                 await lab.handler.streams.exec(record, SLEEP),
                 await lab.handler.streams.exec(record, LOOSE),

@@ -58,6 +58,13 @@ class HandlerEnvironment:
     default_seccomp: bytes | None = None
     """Content of `options.containers.seccomp_profile`, which is sound."""
 
+    others: frozenset[str] | None = None
+    """Of the default handler: those that look after themselves. It looks after what all others have made."""
+
+    def owns(self, handler: str) -> bool:
+        """Whether what that handler made is this one's to look after."""
+        return handler == self.facts.name or (self.others is not None and handler not in self.others)
+
     @property
     def options(self) -> HandlerSettings:
         """The administrator's settings for this handler."""

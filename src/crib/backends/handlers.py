@@ -9,6 +9,7 @@ from typing import Protocol
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.extensions import HANDLERS, load
 from crib.backends.oci.handler import OciHandler
+from crib.backends.shim.handler import ShimHandler
 from crib.model.errors import CribError
 from crib.model.facts import HostFacts
 from crib.model.ids import HandlerName
@@ -31,7 +32,7 @@ class HandlerKind(Protocol):
         ...
 
 
-KINDS: dict[str, HandlerKind] = {"oci": OciHandler}
+KINDS: dict[str, HandlerKind] = {"oci": OciHandler, "shim": ShimHandler}
 """By `handlers.NAME.kind`."""
 
 

@@ -11,7 +11,14 @@ from collections.abc import Iterator
 
 from crib.config.places import Path
 from crib.model.image_settings import TrustSettings, UpkeepSettings
-from crib.model.settings import ContainerDefaults, MetricsSettings, Settings, StreamingSettings
+from crib.model.settings import (
+    ContainerDefaults,
+    HandlerSettings,
+    MetricsSettings,
+    Settings,
+    StreamingSettings,
+)
+from crib.model.shim_settings import RUNC, option_problems, runtime_problem
 
 MAX_SOCKET_PATH = 107
 """Bytes of a unix socket's path (unix(7), sun_path less its NUL)."""
@@ -26,6 +33,7 @@ def check(settings: Settings) -> Wrong:
     yield from _check_node(settings)
     yield from _check_containers(settings.containers, ("containers",))
     for name, handler in settings.handlers.items():
+        yield from _check_kind(handler, ("handlers", name))
         if handler.containers.mounts != settings.containers.mounts:
             yield from _check_containers(handler.containers, ("handlers", name, "containers"))
     yield from _check_garbage(settings.images.upkeep)
@@ -50,6 +58,27 @@ def _check_node(settings: Settings) -> Wrong:
         yield ("log_size_max",), text
     if settings.data == settings.state:
         yield ("data",), "data and state are the same directory"
+
+
+def _check_kind(handler: HandlerSettings, table: Path) -> Wrong:
+    """Keys that only some kinds have. What other packages' kinds make of them is their own affair."""
+    name, shim = ".".join(map(str, table)), handler.shim
+    if handler.kind == "oci":
+        for key in ("runtime", "options"):
+            if getattr(shim, key):
+                yield (*table, key), f'{name}.{key} is set, but used only with {name}.kind = "shim"'
+    if handler.kind != "shim":
+        return
+    for key in ("path", "args"):
+        if getattr(handler, key):
+            yield (*table, key), f'{name}.{key} is set, but not used with {name}.kind = "shim"'
+    if not shim.runtime:
+        yield (*table, "kind"), f'{name}.runtime is required with {name}.kind = "shim", such as "{RUNC}"'
+    elif problem := runtime_problem(shim.runtime):
+        yield (*table, "runtime"), f"{name}.runtime: {problem}"
+    else:
+        for key, text in option_problems(shim.runtime, shim.options).items():
+            yield (*table, "options", key), f"{name}.options.{key} {text}"
 
 
 def _check_containers(settings: ContainerDefaults, table: Path) -> Wrong:

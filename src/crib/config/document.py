@@ -9,6 +9,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from types import UnionType
 from typing import Any, get_args, get_origin
 
 from crib.config.faults import Fault
@@ -121,6 +122,11 @@ def _faults_of_scalar(kind: Any, bounds: tuple[Bound, ...], value: Any) -> Itera
     types = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
     accepts: dict[Any, tuple[type, ...]] = {float: (int, float)}
     is_bool = isinstance(value, bool)
+    if isinstance(kind, UnionType):
+        if not isinstance(value, kind):
+            yield f"must be {', '.join(types[one] for one in get_args(kind))}"
+            return
+        kind = type(value)
     if not (is_bool if kind is bool else isinstance(value, accepts.get(kind, (kind,))) and not is_bool):
         yield f"must be {types[kind]}"
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from types import UnionType
 from typing import Any, get_args, get_origin
 
 from crib.config.defaults import explanations
@@ -55,6 +56,8 @@ def _of_value(kind: Any, bounds: tuple[Bound, ...]) -> dict[str, Any]:
         return {"type": "array", "items": _of_value(*unwrapped(get_args(kind)[0]))}
     if get_origin(kind) is Mapping:
         return {"type": "object", "additionalProperties": _of_value(*unwrapped(get_args(kind)[1]))}
+    if isinstance(kind, UnionType):
+        return {"type": [_TYPES[one] for one in get_args(kind)]}
     found: dict[str, Any] = {"type": _TYPES[kind]}
     for bound in bounds:
         match bound:

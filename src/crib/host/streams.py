@@ -208,9 +208,14 @@ class SocketStream:
 def make_pipe() -> tuple[int, int]:
     """Reading and writing end of a new pipe of PIPE_BYTES, or of the usual size where that is not allowed."""
     ends = os.pipe2(os.O_CLOEXEC)
-    with contextlib.suppress(OSError):  # /proc/sys/fs/pipe-max-size, or the user's pages are used up
-        fcntl.fcntl(ends[1], _F_SETPIPE_SZ, PIPE_BYTES)
+    widen(ends[1])
     return ends
+
+
+def widen(fd: int) -> None:
+    """Have the pipe at one end of which this is hold PIPE_BYTES, where that is allowed."""
+    with contextlib.suppress(OSError):  # /proc/sys/fs/pipe-max-size, or the user's pages are used up
+        fcntl.fcntl(fd, _F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def unread_bytes(fd: int) -> int:

@@ -239,6 +239,9 @@ class Exit:
     oom: OomKill | None = None
     """What is known of that."""
     lost: bool = False
-    """The monitor died before it could report the exit: code 255 means that the real code is unknown."""
+    """The monitor died before it could report the exit: the code is not the program's (255, or 137 where what
+    was left of the container was killed)."""
+    why: str = ""
+    """What is told of a lost one; empty: that its monitor died."""
     never_ran: str = ""
     """The runtime's words, when the kernel refused to execute the program after the start had succeeded."""

@@ -11,6 +11,7 @@ DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
 ├── staging/       the worker's, half-made├── layers/HEX       mounted layers (private)
 └── containers/ID  upper/ work/           ├── exits/ID         conmon's exit files
                                           ├── s/SHORT/         conmon's sockets (short: 107 bytes)
+                                          ├── shims/           sockets of shims, and HANDLER.events of ours
                                           ├── sandboxes/ID     a tmpfs: ns/net ns/ipc ns/uts, shm/, etc files
                                           └── containers/ID    config.json, rootfs/, pid files
 """
@@ -93,6 +94,7 @@ class Paths:
             self.containers,
             self.monitor_sockets,
             self.runtime_root,
+            self.shims,
         )
 
     @property
@@ -145,6 +147,19 @@ class Paths:
     def monitor_link(self, container: ContainerId) -> str:
         """conmon's link to the bundle, through which the attach socket is reached in under 107 bytes."""
         return f"{self.monitor_sockets}/{container[:20]}"
+
+    @property
+    def shims(self) -> str:
+        """Sockets of shims, and of ours for them."""
+        return f"{self.state}/shims"
+
+    def shim_events(self, handler: str) -> str:
+        """The socket that takes the events of a handler's shims."""
+        return f"{self.shims}/{handler}.events"
+
+    def shim_output(self, handler: str) -> str:
+        """What was read of its containers' output and is in no log yet."""
+        return f"{self.shims}/{handler}.output"
 
     def layer_file(self, diff_id: Digest) -> str:
         return f"{self.layers}/{digest_hex(diff_id)}.erofs"

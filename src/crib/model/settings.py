@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from crib.model.image_settings import ImageSettings
-from crib.model.keys import LIVE, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
+from crib.model.keys import LIVE, PART, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
 from crib.model.metrics import GROUPS
 from crib.model.nri_settings import NriSettings
+from crib.model.shim_settings import ShimSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +228,12 @@ class HandlerSettings:
     containers: ContainerDefaults = ContainerDefaults()
     """The node's defaults, with the handler's changes."""
     kind: str = "oci"
-    """How it runs containers: `oci`, by an OCI runtime and conmon, or an entry point of crib.handlers."""
+    """How it runs containers: `oci`, by an OCI runtime and conmon, `shim`, by a shim of containerd's kind, or
+    an entry point of crib.handlers."""
     sandbox_container: Annotated[str, OneOf(("detect", "always", "never"))] = "detect"
     """Whether each pod begins with a container that holds the others and runs nothing: `always`, `never`, or
     `detect` (with gVisor's runsc, which wants one)."""
+    shim: Annotated[ShimSettings, PART] = ShimSettings()
 
 
 @dataclass(frozen=True, slots=True)

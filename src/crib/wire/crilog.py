@@ -4,18 +4,21 @@
     2016-10-06T00:17:10.113242941Z stderr P the first part of a long li
 
 A line longer than the writer's buffer is cut into parts tagged P, the last one F. `LineJoiner` takes bytes
-as they come and gives whole lines; it does no I/O.
+as they come and gives whole lines, `encode_output` makes entries of a container's output; neither does I/O.
 """
 
 from __future__ import annotations
 
 import calendar
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 _LINE = re.compile(rb"(\S+) (stdout|stderr) ([A-Z](?::[A-Z])*) ?(.*)", re.DOTALL)
 _TIME = re.compile(rb"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+MAX_PART = 8 << 10
+"""Bytes of one entry's content at most, as conmon has it: readers of logs have buffers for a line."""
 MAX_PENDING = 16 << 20
 """Maximum bytes of one joined line; the rest becomes a line of its own."""
 
@@ -58,6 +61,41 @@ def parse_line(line: bytes) -> LogLine:
         raise ValueError(f"{line[:80]!r} is not a line of a CRI log")
     tags = match[3].split(b":")
     return LogLine(parse_time(match[1]), match[2].decode(), b"P" in tags, match[4])
+
+
+def encode_time(at: int) -> bytes:
+    """Nanoseconds since the epoch as the CRI's logs have them, in UTC."""
+    seconds, rest = divmod(at, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z".encode()
+
+
+def encode_output(data: bytes, stream: str, at: int) -> bytes:
+    """Entries for what a container wrote to one stream, in one read at the time `at`.
+
+    What ends without a newline becomes a part at once, as nobody knows when the rest comes.
+    """
+    head = encode_time(at) + b" " + stream.encode()
+    full, part = head + b" F ", head + b" P "
+    if len(data) > MAX_PART:
+        return b"".join(_cut(data, full, part))
+    return _whole(data, full, part)
+
+
+def _cut(data: bytes, full: bytes, part: bytes) -> Iterator[bytes]:
+    """The same in pieces: as many whole lines as MAX_PART bytes have, or a part of one."""
+    begin = 0
+    while begin < len(data):
+        end = data.rfind(b"\n", begin, begin + MAX_PART + 1) + 1
+        if end == 0:
+            end = begin + MAX_PART
+        yield _whole(data[begin:end], full, part)
+        begin = end
+
+
+def _whole(data: bytes, full: bytes, part: bytes) -> bytes:
+    lines, newline, rest = data.rpartition(b"\n")
+    entries = full + lines.replace(b"\n", b"\n" + full) + b"\n" if newline else b""
+    return entries + part + rest + b"\n" if rest else entries
 
 
 class LineJoiner:

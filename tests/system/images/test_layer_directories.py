@@ -609,3 +609,14 @@ async def test_a_layer_that_somebody_unmounts_or_covers_is_mounted_again(
         assert len(mounts_below(paths.layer_mounts)) == 3, "each once, in a mount of their own"
     assert "somebody has unmounted the layer" in caplog.text
     assert sorted(await mounts.unmount([LAYER, OTHER])) == sorted([LAYER, OTHER])
+
+
+async def test_a_probe_that_was_killed_leaves_nothing_for_the_next(paths: Paths) -> None:
+    probe_mounting(paths, StoreSettings())
+    tried = f"{paths.layer_mounts}/probe-killed"
+    os.makedirs(f"{tried}/low")
+    perform(Tmpfs(tried, 1 << 20))
+    os.makedirs(f"{paths.layers}/.probe-killed-low")
+    probe_mounting(paths, StoreSettings())
+    left = [*os.listdir(paths.layer_mounts), *os.listdir(paths.layers)]
+    assert not [name for name in left if "probe" in name]

@@ -32,6 +32,7 @@ from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import BuiltImage, busybox_image, write_saved_archive
 from tests.shares import own_share
+from tests.system.labs.handler_kinds import RUNTIME
 from tests.system.labs.leftovers import Leftovers, force_away, processes_holding
 
 IMAGE = "docker.io/library/busybox:test"
@@ -298,6 +299,12 @@ def _run(work: object) -> None:
 def default_handler(program: str) -> str:
     """Lines of the configuration's top that make this runtime the default one."""
     return f'default_handler = "{program}"\n[handlers.{program}]\n'
+
+
+def default_shim(program: str = "crun") -> str:
+    """The same for a handler that runs it by containerd's shim."""
+    shim = f'kind = "shim"\nruntime = "{RUNTIME}"\noptions = {{ BinaryName = "{program}" }}\n'
+    return f'default_handler = "shim"\n[handlers.shim]\n{shim}'
 
 
 def crib(cribd: Cribd, pods: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from crib.backends.environment import HandlerOpening
+from crib.backends.environment import HandlerEnvironment, HandlerOpening
 from crib.backends.host_facts import read_host_facts
 from crib.backends.oci.environment import OciEnvironment, open_environment
 from crib.backends.oci.handler import OciHandler
@@ -46,6 +46,7 @@ from crib.model.sandbox import (
 )
 from crib.model.settings import HandlerSettings, Settings
 from crib.ports.containers import CreateRequest
+from crib.ports.handler import Handler
 
 
 def host_facts() -> HostFacts:
@@ -129,13 +130,15 @@ def make_busybox_root(root: str) -> None:
 
 
 @dataclass
-class OciLab:
+class PodLab:
     """A handler with what it needs, and short ways to make records."""
 
-    handler: OciHandler
-    environment: OciEnvironment
+    handler: Handler
+    environment: HandlerEnvironment
     paths: Paths
     logs: str
+    runtime_root: str
+    """Where the runtime has the states of containers."""
 
     def sandbox(
         self,
@@ -211,6 +214,14 @@ class OciLab:
         return await run_command(self.handler.streams, record, ExecCommand(argv, timeout=BOUND))
 
 
+@dataclass
+class OciLab(PodLab):
+    """One of kind `oci`."""
+
+    handler: OciHandler
+    environment: OciEnvironment
+
+
 @contextlib.contextmanager
 def orphans_come_here() -> Iterator[None]:
     """As in the daemon, to which the runtime leaves the commands that it starts; orphans are collected."""
@@ -262,7 +273,7 @@ async def oci_lab(
     try:
         with orphans_come_here():
             made = OciHandler(environment, layers)
-            yield OciLab(made, environment, paths, logs)
+            yield OciLab(made, environment, paths, logs, environment.runtime.root)
             await made.close()
     finally:
         await environment.cgroups.kill(cgroup_root)

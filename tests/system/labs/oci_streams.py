@@ -17,14 +17,14 @@ from crib.model.sandbox import SandboxRecord
 from crib.model.streams import AttachRequest, ExecProcess
 from crib.ports.handler import Handler
 from tests.system.labs.oci_pods import config, pod, running
-from tests.system.labs.oci_setup import BOUND, OciLab
+from tests.system.labs.oci_setup import BOUND, PodLab
 
 
 @dataclass(frozen=True)
 class Box:
     """A running container."""
 
-    lab: OciLab
+    lab: PodLab
     sandbox: SandboxRecord
     record: ContainerRecord
 
@@ -46,7 +46,7 @@ class Box:
 
 
 @asynccontextmanager
-async def box(lab: OciLab, *command: str, **fields: object) -> AsyncIterator[Box]:
+async def box(lab: PodLab, *command: str, **fields: object) -> AsyncIterator[Box]:
     """A container of that command (sleep, without one), which is gone at the end."""
     wanted: ContainerConfig = config(*(command or ("sleep", "1000")), **fields)
     async with pod(lab) as sandbox, running(lab, sandbox, wanted) as record:

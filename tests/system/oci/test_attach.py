@@ -11,22 +11,31 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci import attach
 from crib.backends.oci.handler import OciHandler
+from crib.backends.streams.attach_sessions import SESSION_BYTES
 from crib.ends import Session
 from crib.model.errors import Exhausted, WrongState
 from crib.model.settings import StreamingSettings
 from crib.model.streams import AttachRequest, TerminalSize
-from tests.system.labs.oci_setup import LAYER, OciLab, PlainLayers, oci_lab
+from tests.system.labs.oci_setup import LAYER, OciLab, PlainLayers, PodLab, oci_lab
 from tests.system.labs.oci_streams import Box, attached, box, comes_true, descriptors, finish, rest, until
+from tests.system.labs.shim_setup import pod_lab
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
+LONGEST_READ = 64 << 10
 ECHO = "while read line; do echo out:$line; echo err:$line >&2; done; echo over; exit 3"
 
 
+@pytest.fixture(params=["crun", "shim of crun"])
+async def lab(request: pytest.FixtureRequest) -> AsyncIterator[PodLab]:
+    async with pod_lab(request.param) as made:
+        yield made
+
+
 @pytest.fixture
-async def lab() -> AsyncIterator[OciLab]:
+async def monitored() -> AsyncIterator[OciLab]:
+    """With a monitor for each container."""
     async with oci_lab() as made:
         yield made
 
@@ -48,7 +57,7 @@ def monitor_fds(of: Box) -> int:
     return len(os.listdir(f"/proc/{of.record.monitor.pid}/fd"))
 
 
-async def test_all_clients_see_both_outputs_and_the_exit_code(lab: OciLab) -> None:
+async def test_all_clients_see_both_outputs_and_the_exit_code(lab: PodLab) -> None:
     async with box(lab, "sh", "-c", ECHO, stdin=True) as made:
         one, two = await attached(made), await attached(made, stdin=False)
         assert two.stdin is None
@@ -68,7 +77,7 @@ async def test_all_clients_see_both_outputs_and_the_exit_code(lab: OciLab) -> No
             await attached(made)
 
 
-async def test_all_output_comes_before_the_end(lab: OciLab) -> None:
+async def test_all_output_comes_before_the_end(lab: PodLab) -> None:
     script = "read go; head -c 3000000 /dev/zero; exit 5"
     async with box(lab, "sh", "-c", script, stdin=True) as made:
         session = await attached(made)
@@ -77,7 +86,7 @@ async def test_all_output_comes_before_the_end(lab: OciLab) -> None:
         assert (code, out.count(b"\0"), len(out)) == (5, 3000000, 3000000)
 
 
-async def test_input_goes_in_whole_and_with_back_pressure(lab: OciLab) -> None:
+async def test_input_goes_in_whole_and_with_back_pressure(lab: PodLab) -> None:
     async with box(lab, "wc", "-c", stdin=True, stdin_once=True) as made:
         session = await attached(made)
         for _round in range(50):
@@ -87,7 +96,7 @@ async def test_input_goes_in_whole_and_with_back_pressure(lab: OciLab) -> None:
         assert await finish(session) == (0, b"5000050\n", b"")
 
 
-async def test_only_with_stdin_once_the_end_of_a_session_is_the_end_of_the_input(lab: OciLab) -> None:
+async def test_only_with_stdin_once_the_end_of_a_session_is_the_end_of_the_input(lab: PodLab) -> None:
     async with box(lab, "sh", "-c", ECHO, stdin=True) as made:
         first, watcher = await attached(made), await attached(made, stdin=False)
         assert first.stdin is not None
@@ -102,7 +111,7 @@ async def test_only_with_stdin_once_the_end_of_a_session_is_the_end_of_the_input
         await watcher.close()
 
 
-async def test_a_watcher_that_goes_does_not_end_the_input_of_a_container_with_stdin_once(lab: OciLab) -> None:
+async def test_a_watcher_that_goes_does_not_end_the_input_of_a_container_with_stdin_once(lab: PodLab) -> None:
     async with box(lab, "sh", "-c", ECHO, stdin=True, stdin_once=True) as made:
         watcher = await attached(made, stdin=False)
         await watcher.close()
@@ -115,7 +124,7 @@ async def test_a_watcher_that_goes_does_not_end_the_input_of_a_container_with_st
         assert (code, out) == (3, b"over\n")
 
 
-async def test_a_slow_client_slows_neither_container_nor_others_and_gets_an_error(lab: OciLab) -> None:
+async def test_a_slow_client_slows_neither_container_nor_others_and_gets_an_error(lab: PodLab) -> None:
     script = "read go; head -c 30000000 /dev/zero; echo; exec cat"
     async with box(lab, "sh", "-c", script, stdin=True) as made:
         slow, fast = await attached(made, stdin=False), await attached(made)
@@ -123,7 +132,7 @@ async def test_a_slow_client_slows_neither_container_nor_others_and_gets_an_erro
         got = await until(fast.stdout, b"\n")
         assert len(got) == 30_000_001
         beginning = await rest(slow.stdout)
-        assert attach.SESSION_BYTES - 8192 < len(beginning) <= attach.SESSION_BYTES
+        assert SESSION_BYTES - LONGEST_READ < len(beginning) <= SESSION_BYTES
         with pytest.raises(Exhausted, match="behind"):
             await slow.wait()
         await say(fast, b"fine\n")
@@ -132,7 +141,7 @@ async def test_a_slow_client_slows_neither_container_nor_others_and_gets_an_erro
         await fast.close()
 
 
-async def test_a_terminal_has_one_output_and_every_size_arrives(lab: OciLab) -> None:
+async def test_a_terminal_has_one_output_and_every_size_arrives(lab: PodLab) -> None:
     # two signals may find the same size: each is said once
     tell = 'now=$(busybox stty size); [ "$now" = "$said" ] || echo $now; said=$now'
     script = f"trap '{tell}' WINCH; trap 'exit 9' INT; echo ready; while true; do sleep 0.02; done"
@@ -153,27 +162,29 @@ async def test_a_terminal_has_one_output_and_every_size_arrives(lab: OciLab) -> 
         assert await finish(session) == (9, b"^C", b"")
 
 
-async def test_it_works_for_the_next_daemon_too(lab: OciLab) -> None:
-    async with box(lab, "sh", "-c", ECHO, stdin=True) as made:
+async def test_it_works_for_the_next_daemon_too(monitored: OciLab) -> None:
+    async with box(monitored, "sh", "-c", ECHO, stdin=True) as made:
         before = await attached(made)
         await say(before, b"one\n")
         await until(before.stdout, b"one\n")
         await before.close()
         wanted = AttachRequest(made.record.id, stdin=True, stdout=True, stderr=True)
-        session = await restarted(lab).streams.attach(made.record, wanted)
+        session = await restarted(monitored).streams.attach(made.record, wanted)
         await say(session, b"two\n")
         assert await until(session.stdout, b"two\n") == b"out:two\n"
         await session.close()
 
 
-async def test_who_comes_later_gets_the_latest_output_first_without_gap_or_repetition(lab: OciLab) -> None:
+async def test_who_comes_later_gets_the_latest_output_first_without_gap_or_repetition(
+    monitored: OciLab,
+) -> None:
     # what stderr gets counts as output too, and conmon may take all of it at any moment: it is kept small
     script = "n=0; while read line; do n=$((n+1)); echo line $n; case $n in *00) printf part >&2; esac; done"
-    async with box(lab, "sh", "-c", script, stdin=True) as made:
+    async with box(monitored, "sh", "-c", script, stdin=True) as made:
         first = await attached(made)
         await say(first, b"\n" * 2000)
         await until(first.stdout, b"line 2000\n")
-        handler = restarted(lab, streaming=StreamingSettings(attach_replay=4096))
+        handler = restarted(monitored, streaming=StreamingSettings(attach_replay=4096))
         wanted = AttachRequest(made.record.id, stdin=True, stdout=True)
         late = await handler.streams.attach(made.record, wanted)
         await say(late, b"\n" * 3)
@@ -185,8 +196,8 @@ async def test_who_comes_later_gets_the_latest_output_first_without_gap_or_repet
         await first.close()
 
 
-async def test_a_session_leaves_nothing_here_or_in_the_monitor(lab: OciLab) -> None:
-    async with box(lab, "cat", stdin=True) as made:
+async def test_a_session_leaves_nothing_here_or_in_the_monitor(monitored: OciLab) -> None:
+    async with box(monitored, "cat", stdin=True) as made:
         session = await attached(made)
         await say(session, b"x\n")
         await until(session.stdout, b"x\n")
@@ -200,10 +211,10 @@ async def test_a_session_leaves_nothing_here_or_in_the_monitor(lab: OciLab) -> N
         assert descriptors() == ours - 1
 
 
-async def test_a_monitor_that_dies_ends_the_session(lab: OciLab) -> None:
-    async with box(lab, "cat", stdin=True) as made:
+async def test_a_monitor_that_dies_ends_the_session(monitored: OciLab) -> None:
+    async with box(monitored, "cat", stdin=True) as made:
         assert made.record.monitor is not None
-        exits = asyncio.ensure_future(anext(lab.handler.containers.exits()))
+        exits = asyncio.ensure_future(anext(monitored.handler.containers.exits()))
         session = await attached(made)
         await asyncio.sleep(0)
         os.kill(made.record.monitor.pid, signal.SIGKILL)
@@ -211,7 +222,7 @@ async def test_a_monitor_that_dies_ends_the_session(lab: OciLab) -> None:
         assert (await exits).lost
 
 
-async def test_a_cancelled_reader_loses_nothing(lab: OciLab) -> None:
+async def test_a_cancelled_reader_loses_nothing(lab: PodLab) -> None:
     async with box(lab, "cat", stdin=True) as made:
         session = await attached(made)
         assert session.stdout is not None
@@ -224,7 +235,7 @@ async def test_a_cancelled_reader_loses_nothing(lab: OciLab) -> None:
         await session.close()
 
 
-async def test_the_log_has_what_was_said_while_nobody_was_attached(lab: OciLab) -> None:
+async def test_the_log_has_what_was_said_while_nobody_was_attached(lab: PodLab) -> None:
     async with box(lab, "cat", stdin=True) as made:
         session = await attached(made)
         await say(session, b"kept\n")

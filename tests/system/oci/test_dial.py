@@ -12,7 +12,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 import pytest
 
 from crib.backends.network.interfaces import bring_loopback_up
-from crib.backends.oci import dial
+from crib.backends.streams import dial
 from crib.ends import ByteStream
 from crib.host.namespaces import run_in_namespace
 from crib.model.errors import InvalidRequest, NotFound, Unavailable

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from crib.backends import programs
 from crib.backends.known_processes import is_alive
-from crib.backends.oci import runtime_notes
 from crib.backends.oci.handler import OciHandler
 from crib.client import logs
 from crib.engine.containers.execute import run_command
@@ -277,7 +277,7 @@ async def test_another_namespace_or_shm_over_a_pods_or_a_lost_shm_is_a_loss_for_
 async def test_a_handler_whose_program_is_taken_away_is_not_ready_until_it_is_back(
     lab: OciLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    monkeypatch.setattr(runtime_notes, "FRESH", 0.0)
+    monkeypatch.setattr(programs, "FRESH", 0.0)
     program = tmp_path / part
     shutil.copy(getattr(lab.environment, part).program, program)
     changed = {part: replace(getattr(lab.environment, part), program=str(program))}

@@ -29,6 +29,9 @@ def problems(value: Any, rule: dict[str, Any], path: str = "") -> list[str]:
         *("$schema", "title", "type", "properties", "additionalProperties", "items", "default"),
         *("description", "enum", "minimum", "maximum", "pattern"),
     }
+    if isinstance(rule["type"], list):  # any of these
+        tries = [problems({**rule, "type": one}, value, path) for one in rule["type"]]
+        return [] if not all(tries) else [f"{path} is none of {', '.join(rule['type'])}"]
     kind = TYPES[rule["type"]]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         return [f"{path} is no {rule['type']}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin
 
 import pytest
@@ -308,6 +309,8 @@ def shown(default: Any) -> str:
 def word(kind: Any) -> str:
     """A type as the document calls it."""
     kind = unwrapped(kind)[0]
+    if isinstance(kind, UnionType):
+        return "value"
     if get_origin(kind) is tuple:
         return f"array of {word(get_args(kind)[0])}s"
     if get_origin(kind) is not None:

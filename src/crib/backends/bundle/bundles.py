@@ -43,7 +43,7 @@ class BundleNote:
 class Bundles:
     """Reads and writes bundles by container id, and remembers their notes: a bundle may be lost.
 
-    All but `note` and `forget` blocks.
+    All but `note`, `known` and `forget` blocks.
     """
 
     def __init__(self, paths: Paths) -> None:
@@ -56,6 +56,10 @@ class Bundles:
         if known is not None:
             return known
         return await OURS.run(Job("reading a bundle's note", owner=container), self.read_note, container)
+
+    def known(self, container: ContainerId) -> BundleNote | None:
+        """What is remembered of it. Does not block."""
+        return self._notes.get(container)
 
     def forget(self, container: ContainerId) -> None:
         """It is gone, or another handler's."""

@@ -29,6 +29,7 @@ from crib.wire.tar_member import Kind, Member
 
 _log = logging.getLogger(__name__)
 _METHODS = ("file", "loop")
+_TRY = "probe-"
 _CONTENT = bytes(range(256)) * 20
 _RANGES = (IdRange(inside=0, outside=65536, length=65536),)
 
@@ -42,6 +43,7 @@ def probe_mounting(paths: Paths, settings: StoreSettings) -> LayerMounting:
     """
     os.makedirs(paths.layers, mode=0o700, exist_ok=True)
     prepare_root(paths)
+    _clear_away(paths)
     methods = _METHODS if settings.mount_method == "auto" else (settings.mount_method,)
     blocks = erofs.BLOCK_SIZES if settings.block_size == 0 else (settings.block_size,)
     label = selinux.label_of_shared_files()
@@ -68,9 +70,20 @@ def probe_mounting(paths: Paths, settings: StoreSettings) -> LayerMounting:
     )
 
 
+def _clear_away(paths: Paths) -> None:
+    """Tries of a daemon that was killed in the middle of one."""
+    for name in os.listdir(paths.layer_mounts):
+        if name.startswith(_TRY):
+            mounts.unmount_tree(f"{paths.layer_mounts}/{name}")
+            files.remove_tree(f"{paths.layer_mounts}/{name}")
+    for name in os.listdir(paths.layers):
+        if name.startswith(f".{_TRY}"):
+            files.remove_tree(f"{paths.layers}/{name}")
+
+
 def _try(paths: Paths, mounting: LayerMounting) -> str | None:
     """None when a file with content at an odd block is read back right, or what went wrong."""
-    target = tempfile.mkdtemp(prefix="probe-", dir=paths.layer_mounts)
+    target = tempfile.mkdtemp(prefix=_TRY, dir=paths.layer_mounts)
     try:
         mount_layer(kept_image(paths, mounting.block_size), target, mounting)
         return _read_back(f"{target}/probe")
@@ -96,7 +109,7 @@ def kept_image(paths: Paths, block_size: int) -> str:
 
 def _try_directories(paths: Paths) -> str | None:
     """None when an overlay of directories in the data root hides what it should, or what is wrong."""
-    target = tempfile.mkdtemp(prefix="probe-", dir=paths.layer_mounts)
+    target = tempfile.mkdtemp(prefix=_TRY, dir=paths.layer_mounts)
     sources = [f"{paths.layers}/.{os.path.basename(target)}-{name}" for name in ("low", "high")]
     mounting = LayerMounting("directory", 0, False)
     places = [f"{target}/{name}" for name in ("low", "high", "root")]
@@ -176,7 +189,7 @@ async def probe_id_maps(paths: Paths, mounting: LayerMounting) -> bool:
 
 def _owner_shown(paths: Paths, mounting: LayerMounting, userns_fd: int) -> int:
     """Who owns root's file of a layer, looked at through an id-mapped mount and an overlay."""
-    target = tempfile.mkdtemp(prefix="probe-", dir=paths.layer_mounts)
+    target = tempfile.mkdtemp(prefix=_TRY, dir=paths.layer_mounts)
     source = made = f"{paths.layers}/.{os.path.basename(target)}"
     layer, mapped, empty, root = (f"{target}/{name}" for name in ("layer", "mapped", "empty", "root"))
     try:

@@ -1,9 +1,7 @@
 """Attaching to a container: all who do share one connection to its monitor, which is read eagerly.
 
 The monitor waits for whom it writes to, and so would the container. So what comes is taken at once, and kept
-for each session within a bound; a session whose client is slower than that is ended with an error. Nothing is
-left out of the middle: what a client has got is always the true beginning of what was written, which a file
-or an archive can be checked by, and whoever only looks attaches again, or reads the log.
+for each session within a bound (`streams/attach_sessions`).
 
 The monitor ends the input of a container with `stdin_once` when a connection ends. Sessions without input
 must not do that when they go: the connection stays then, until the container has ended.
@@ -16,7 +14,6 @@ import contextlib
 import logging
 import os
 import socket
-from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine
 
 from crib.backends.failures import trying
@@ -24,15 +21,15 @@ from crib.backends.known_processes import is_alive
 from crib.backends.oci.conmon import tell
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exits import LOST_CODE
-from crib.backends.oci.logs import OpenLog
+from crib.backends.streams.attach_sessions import AttachSession, LatestSizes
+from crib.backends.streams.logs import OpenLog
 from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.streams import Sink
 from crib.model.container import ContainerRecord, Exit
-from crib.model.errors import Exhausted, Unavailable, WrongState
+from crib.model.errors import Unavailable, WrongState
 from crib.model.ids import ContainerId
 from crib.model.streams import AttachRequest, TerminalSize
 from crib.tasks.keeper import HANDS
-from crib.tunnel.inbox import Inbox
 from crib.wire.conmon import (
     ATTACH_SOCKET,
     MAX_INPUT,
@@ -44,114 +41,11 @@ from crib.wire.conmon import (
 
 _log = logging.getLogger(__name__)
 
-SESSION_BYTES = 4 << 20
-"""Output that waits for one client at most."""
 _PACKETS = 64
 """Packets that are taken before the loop's others get their turn."""
 _EXIT_TIME = 10.0
 _SETTLE_TIME = 0.002
 _SETTLE_TRIES = 10
-
-
-class _Input:
-    """The container's standard input. With `once` its end is the container's, and for good."""
-
-    def __init__(self, hub: _Hub, *, once: bool) -> None:
-        self._hub = hub
-        self._once = once
-        self._closed = False
-
-    async def write(self, data: bytes) -> None:
-        """See ports.ByteSink."""
-        if self._closed:
-            raise BrokenPipeError("it is closed")
-        await self._hub.send(data)
-
-    async def close(self) -> None:
-        """See ports.ByteSink: an end is read only by a container with `stdin_once`."""
-        if not self._closed:
-            self._closed = True
-            if self._once:
-                self._hub.end_input()
-
-
-class AttachSession:
-    """See ports.Session, of a container's first process."""
-
-    def __init__(self, hub: _Hub, wanted: AttachRequest) -> None:
-        config = hub.record.config
-        self.seen: Counter[str] = Counter()
-        """Bytes of each stream that have come, wanted or not."""
-        self._hub = hub
-        self._input = _Input(hub, once=config.stdin_once) if wanted.stdin and config.stdin else None
-        self._inboxes = {
-            stream: Inbox()
-            for stream, asked in (("stdout", wanted.stdout), ("stderr", wanted.stderr and not config.tty))
-            if asked
-        }
-        self._over = asyncio.Event()
-        self._is_late = False
-
-    @property
-    def stdin(self) -> _Input | None:
-        return self._input
-
-    @property
-    def stdout(self) -> Inbox | None:
-        return self._inboxes.get("stdout")
-
-    @property
-    def stderr(self) -> Inbox | None:
-        return self._inboxes.get("stderr")
-
-    def take(self, stream: str, data: bytes) -> None:
-        """Output has come."""
-        self.seen[stream] += len(data)
-        inbox = self._inboxes.get(stream)
-        if inbox is None or self._over.is_set():
-            return
-        if sum(one.size for one in self._inboxes.values()) + len(data) > SESSION_BYTES:
-            self._is_late = True
-            self.end()
-        else:
-            inbox.feed(data)
-
-    def begin_with(self, output: dict[str, bytes]) -> None:
-        """Output from before."""
-        for stream, data in output.items():
-            if stream in self._inboxes and data:
-                self._inboxes[stream].push_back(data)
-
-    def end(self) -> None:
-        """No more output comes."""
-        for inbox in self._inboxes.values():
-            inbox.end()
-        self._over.set()
-
-    def resize(self, size: TerminalSize) -> None:
-        if self._hub.record.config.tty:
-            self._hub.resize(size)
-
-    async def wait(self) -> int:
-        """Exhausted when the client was too slow."""
-        await self._over.wait()
-        if self._is_late:
-            limit = SESSION_BYTES >> 20
-            raise Exhausted(
-                f"{self._hub.what}: the client was {limit} MiB behind; the container's log has all"
-            )
-        return await self._hub.exit_code()
-
-    async def kill(self) -> None:
-        """Nothing: the container keeps running."""
-
-    async def close(self) -> None:
-        self.end()
-        for inbox in self._inboxes.values():
-            inbox.drop()
-        if self._input is not None:
-            await self._input.close()
-        self._hub.leave(self)
 
 
 class _Hub:
@@ -173,8 +67,7 @@ class _Hub:
         self._sessions: set[AttachSession] = set()
         self._holds_input = record.config.stdin and record.config.stdin_once
         self._code: asyncio.Future[int] | None = None
-        self._sizes: deque[TerminalSize] = deque(maxlen=2)
-        self._resizing: asyncio.Task[None] | None = None
+        self._sizes = LatestSizes(record.id, self._resize)
         self._view = memoryview(bytearray(MAX_OUTPUT))
         self._socket = _connect(bundle)
         self._sink = Sink(self._socket.fileno(), owned=False)
@@ -226,11 +119,7 @@ class _Hub:
                 self._socket.shutdown(socket.SHUT_WR)
 
     def resize(self, size: TerminalSize) -> None:
-        """The newest two count, if they come faster than the monitor obeys: kubectl sends one that is too
-        large and then the right one, so that the attached program redraws its screen."""
-        self._sizes.append(size)
-        if self._resizing is None:
-            self._resizing = HANDS.part("terminal size", self._resize(), self.record.id)
+        self._sizes.put(size)
 
     async def exit_code(self) -> int:
         """Once the container has ended; Unavailable when nobody watched it any more by then."""
@@ -238,14 +127,9 @@ class _Hub:
             raise Unavailable(f"{self.what}: the session is closed")
         return await asyncio.shield(self._code)
 
-    async def _resize(self) -> None:
-        try:
-            while self._sizes:
-                size = self._sizes.popleft()
-                with contextlib.suppress(OSError):  # a terminal of the wrong size is no reason to end
-                    await tell(self._bundle, window_size(size.width, size.height), WINDOW_FIFO)
-        finally:
-            self._resizing = None
+    async def _resize(self, size: TerminalSize) -> None:
+        with contextlib.suppress(OSError):  # a terminal of the wrong size is no reason to end
+            await tell(self._bundle, window_size(size.width, size.height), WINDOW_FIFO)
 
     def _end(self) -> None:
         """The monitor has closed: all output has come, and its exit file is next."""

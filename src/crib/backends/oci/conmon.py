@@ -10,7 +10,7 @@ import signal
 
 from crib.backends.known_processes import is_alive
 from crib.backends.oci.command_lines import Monitored, MonitorProgram, RuntimeProgram
-from crib.backends.oci.runtime_words import create_failure, runtime_words
+from crib.backends.runtime_words import create_failure, runtime_words
 from crib.host.capture import Capture
 from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.processes import Child, SpawnOptions, spawn

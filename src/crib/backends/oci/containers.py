@@ -19,9 +19,9 @@ from crib.backends.known_processes import identity
 from crib.backends.oci.command_lines import Monitored, RuntimeProgram
 from crib.backends.oci.conmon import Monitors, MonitorStart, end_monitor
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.logs import clear_away, remove_unused
 from crib.backends.oci.runtime_notes import delete_state, forget_state, knowing
 from crib.backends.oci.seccomp_cache import SeccompFilters
+from crib.backends.streams.logs import clear_away, remove_unused
 from crib.host.null_device import keep_null_device
 from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord, ContainerUser

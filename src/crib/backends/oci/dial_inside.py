@@ -11,9 +11,9 @@ import asyncio
 import os
 import socket
 
-from crib.backends.oci.earlier_commands import new_name
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.runtime_words import runtime_words
+from crib.backends.runtime_words import runtime_words
+from crib.backends.streams.command_names import new_name
 from crib.ends import ByteStream
 from crib.host.dialing import connect_tcp
 from crib.host.processes import RunOptions, run

@@ -8,10 +8,7 @@ they do when a client goes away.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import re
-import secrets
 import signal
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,22 +17,15 @@ from crib.backends.bundle.bundles import Bundles
 from crib.backends.failures import trying
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.insides import Insides
+from crib.backends.streams.command_names import earlier_name
 from crib.host.pidfds import signal_process
 from crib.host.strays import programs_with
 from crib.host.threads import OURS
 from crib.model.ids import ContainerId
 from crib.tasks.groups import all_of
 
-_LIFE = secrets.token_hex(3)
-_OF_OTHERS = re.compile(rf"exec-(?!{_LIFE}-)[0-9a-f]+-\d+(\.\w+)?")
 _DYING_TIME = 2.0
 """Seconds that all of them together get to die from SIGKILL, and their cgroups to be removed."""
-_serials = itertools.count()
-
-
-def new_name() -> str:
-    """Of a command: its cgroup and its files are called so, and no other daemon's are. Short, for sockets."""
-    return f"exec-{_LIFE}-{next(_serials)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +65,7 @@ def _find(environment: OciEnvironment, bundles: Bundles, known: Collection[str])
 
 
 def _of_others(directory: str, names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(f"{directory}/{name}" for name in names if _OF_OTHERS.fullmatch(name))
+    return tuple(f"{directory}/{name}" for name in names if earlier_name(name))
 
 
 async def _end(environment: OciEnvironment, bundles: Bundles, left: _Left) -> str:

@@ -21,12 +21,13 @@ from crib.backends.bundle.rootfs import read_facts
 from crib.backends.failures import trying
 from crib.backends.known_processes import read_pid
 from crib.backends.oci.command_lines import ExecFiles, RuntimeProgram
-from crib.backends.oci.earlier_commands import new_name
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.insides import Insides
-from crib.backends.oci.runtime_words import words_of_failure
-from crib.backends.oci.sessions import CommandEnds, Console, ExecSession, Pipes
-from crib.backends.oci.signals import Signals
+from crib.backends.oci.sessions import CommandEnds, Console, Pipes
+from crib.backends.pods.signals import Signals
+from crib.backends.runtime_words import words_of_failure
+from crib.backends.streams.command_names import new_name
+from crib.backends.streams.exec_sessions import ExecSession, undo_opening
 from crib.host.adoption import Adopted, expecting
 from crib.host.pidfds import is_running, open_pidfd, signal_process, start_time, wait_pidfd
 from crib.host.processes import Child, SpawnOptions, spawn
@@ -107,7 +108,7 @@ class Commands:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            await asyncio.shield(HANDS.part("end of a command", _undo(opening), record.id))
+            await asyncio.shield(HANDS.part("end of a command", undo_opening(opening, _OPEN_TIME), record.id))
             raise
 
     async def _users(self, record: ContainerRecord, process: ExecProcess) -> RootfsFacts:
@@ -297,20 +298,6 @@ class Commands:
             return await wait_pidfd(pidfd, _ENDING_TIME)
         finally:
             os.close(pidfd)
-
-
-async def _undo(opening: asyncio.Task[ExecSession]) -> None:
-    """End what nobody waits for any more, even if the runtime hangs."""
-    await asyncio.wait([opening], timeout=_OPEN_TIME)
-    opening.cancel()
-    await asyncio.wait([opening])
-    if opening.cancelled() or opening.exception() is not None:
-        return
-    session = opening.result()
-    try:
-        await session.kill()
-    finally:
-        await session.close()
 
 
 def _adopted(plan: _Plan) -> Adopted:

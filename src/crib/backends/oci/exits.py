@@ -10,22 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.failures import trying
 from crib.backends.known_processes import Deaths
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.logs import read_words
-from crib.backends.oci.runtime_words import refused_program
-from crib.backends.pods.oom import OomKills
-from crib.backends.pods.oom_causes import OomCauses
+from crib.backends.pods.endings import Endings
+from crib.backends.pods.signals import Signals
+from crib.backends.streams.refusals import with_refusal
 from crib.host.inotify import WRITTEN, DirectoryWatcher
-from crib.host.pidfds import signal_process
 from crib.host.threads import OURS, Job
 from crib.model.container import Exit
 from crib.model.ids import ContainerId, is_id
@@ -42,21 +38,18 @@ MONITOR_TIME = 20.0
 """Seconds from the end of a container's first process to the exit that its monitor has to file."""
 RETRY_AFTER = 1.0
 """Seconds until an exit file that could not be read is tried again: nobody else reports that exit."""
-_REFUSED_CODES = (1, 255)
-"""What crun and runc end with when execve(2) of the container's program fails."""
-_KILL_ROUNDS = 10
 
 
 class Exits:
     """Reads exit files and says whether memory was the cause."""
 
     def __init__(
-        self, environment: OciEnvironment, bundles: Bundles, oom: OomKills, causes: OomCauses
+        self, environment: OciEnvironment, bundles: Bundles, signals: Signals, endings: Endings
     ) -> None:
         self._env = environment
         self._bundles = bundles
-        self._oom = oom
-        self._causes = causes
+        self._signals = signals
+        self._endings = endings
         self._monitors: Deaths[ContainerId] = Deaths(self._monitor_ended)
         self._firsts: Deaths[ContainerId] = Deaths(self._first_ended)
         self._streams: set[asyncio.Queue[Exit | None]] = set()
@@ -92,11 +85,7 @@ class Exits:
         """The exit on file for a container; None when there is none (yet)."""
         note = await self._bundles.note(container)
         found = await OURS.run(self._job(container), self._on_file, container, note)
-        if found is None or note is None or not note.log_path or found.code not in _REFUSED_CODES:
-            return found
-        # The exit is reported whether or not the log can be read.
-        words = refused_program(await read_words(note.log_path, note.pod or container))
-        return replace(found, never_ran=words)
+        return None if found is None else await with_refusal(found, note)
 
     async def stream(self) -> AsyncIterator[Exit]:
         """See Handler.exits. Only of containers that are this handler's to look after."""
@@ -195,18 +184,9 @@ class Exits:
 
     async def _end_rest(self, container: ContainerId, note: BundleNote) -> None:
         try:
-            await OURS.run(self._job(container), self._kill_all, note.cgroup)
+            await OURS.run(self._job(container), self._signals.kill_all, note.cgroup)
         except OSError as error:
             _log.warning("ending what container %s left behind: %s", container, error)
-
-    def _kill_all(self, cgroup: str) -> None:
-        """Whatever survives all rounds, by forking, does not survive the delete."""
-        for _round in range(_KILL_ROUNDS):
-            pids = self._env.cgroups.pids(cgroup)
-            for pid in pids:
-                signal_process(pid, signal.SIGKILL)
-            if not pids:
-                return
 
     def _job(self, container: ContainerId) -> Job:
         return Job(f"looking at the exit of container {container}", owner=container)
@@ -218,7 +198,4 @@ class Exits:
                 at = os.fstat(file.fileno()).st_mtime_ns
         except (FileNotFoundError, ValueError):
             return None
-        if not self._oom.ended(container, note, code):
-            return Exit(container, code, at)
-        cause = None if note is None else self._causes.find(note.cgroup, os.path.dirname(note.cgroup))
-        return Exit(container, code, at, oom_killed=True, oom=cause)
+        return self._endings.exit_of(container, note, code, at)

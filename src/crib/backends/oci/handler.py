@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Self
 
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.failures import trying
 from crib.backends.oci.attach import Attachments
-from crib.backends.oci.dial import dial
 from crib.backends.oci.dial_inside import InsideDialler
 from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment, closed_environment, open_environment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.inside_usage import InsideUsage
 from crib.backends.oci.lives import OciContainers
-from crib.backends.oci.log_rotation import reopen, rotate
-from crib.backends.oci.logs import odd_logs, sizes_of_logs
+from crib.backends.oci.log_reopening import reopen
 from crib.backends.oci.parts import HandlerParts, open_parts
-from crib.backends.oci.runtime_notes import Programs
-from crib.backends.oci.strays import find_strays, remove_parts
-from crib.backends.pods.cgroup_names import CgroupNames
-from crib.backends.pods.losses import PodLosses
-from crib.backends.pods.pods import Pods
+from crib.backends.oci.strays import find_oci_strays, remove_parts
+from crib.backends.pods.running import RunningPods
 from crib.backends.pods.slices import stop_slice
-from crib.backends.pods.updates import Updates
-from crib.backends.pods.usage import UsageReader
+from crib.backends.pods.statistics import CgroupStatistics
+from crib.backends.programs import Programs
+from crib.backends.streams.dial import dial
+from crib.backends.streams.log_rotation import rotate
+from crib.backends.streams.logs import odd_logs, sizes_of_logs
 from crib.ends import ByteStream, Session
 from crib.host.mounts import unmount_tree
 from crib.host.threads import FOREIGN, OURS
 from crib.model.container import ContainerRecord
 from crib.model.facts import HandlerFacts, Readiness
-from crib.model.ids import ContainerId, SandboxId
-from crib.model.sandbox import ProcessIdentity, SandboxRecord
+from crib.model.ids import ContainerId
+from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
-from crib.model.stats import CgroupUsage, ContainerUsage
+from crib.model.stats import ContainerUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
-from crib.ports.clocks import StageTimer
 
 
 class OciHandler:
@@ -58,11 +56,11 @@ class OciHandler:
         self._paths = environment.paths
         self._programs = Programs(environment.runtime.program, environment.monitor.program)
         self._parts = parts = open_parts(environment, layers)
-        self.pods = OciPods(parts)
+        self.pods = RunningPods(environment, parts.pods, parts.bundles)
         self.containers = OciContainers(parts)
         self.streams = OciStreams(parts)
         self.logs = OciLogs(environment)
-        self.statistics = OciStatistics(parts)
+        self.statistics = CgroupStatistics(environment, parts.pods, parts.usage)
 
     @property
     def facts(self) -> HandlerFacts:
@@ -78,12 +76,12 @@ class OciHandler:
 
     async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
         with trying("looking for what belongs to nobody"):
-            strays = await OURS.run("looking for what belongs to nobody", find_strays, self._env, known)
+            strays = await OURS.run("looking for what belongs to nobody", find_oci_strays, self._env, known)
         if dry:
             return strays.words
-        for container in strays.containers:
+        for container in strays.known.containers:
             await self._parts.containers.delete(container)
-        for sandbox in strays.sandboxes:
+        for sandbox in strays.known.sandboxes:
             await self._parts.pods.remove_unknown(sandbox)
         with trying("removing what belongs to nobody"):
             await remove_parts(self._env, strays)
@@ -100,48 +98,6 @@ class OciHandler:
     async def close(self) -> None:
         self._parts.exits.close()
         self.containers.close()
-
-
-class OciPods:
-    """See PodRuntime."""
-
-    def __init__(self, parts: HandlerParts) -> None:
-        self._pods: Pods = parts.pods
-        self._paths = parts.environment.paths
-        self._losses = PodLosses(self._paths)
-        self._updates = Updates(parts.environment, parts.bundles)
-
-    async def prepare(self, record: SandboxRecord, stage: StageTimer) -> None:
-        await self._pods.prepare(record, stage)
-
-    async def start(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
-        infra = await self._pods.start(record, stage)
-        if infra is not None:
-            self._losses.watch(record.id, infra)
-        return infra
-
-    async def stop(self, record: SandboxRecord) -> None:
-        await self._pods.stop(record)
-
-    async def remove(self, record: SandboxRecord) -> None:
-        await self._pods.remove(record)
-
-    def netns_path(self, record: SandboxRecord) -> str:
-        return "" if record.config.host_network else self._paths.namespace(record.id, "net")
-
-    def made_spec(self, record: SandboxRecord) -> bytes:
-        with trying(f"reading the spec of {record.id}"):
-            return self._pods.made_spec(record)
-
-    async def update(self, record: SandboxRecord) -> None:
-        await self._updates.pod(record)
-
-    async def alive(self, record: SandboxRecord) -> bool:
-        with trying(f"looking at pod sandbox {record.id}"):
-            return await self._pods.alive(record)
-
-    def losses(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:
-        return self._losses.stream(ready)
 
 
 class OciStreams:
@@ -183,8 +139,8 @@ class OciLogs:
 
     async def rotate(self, record: ContainerRecord, size_max: int, files: int) -> bool:
         with trying(f"rotating the log of container {record.id}"):
-            bundle = self._paths.container(record.id)
-            return bool(record.log_path) and await rotate(record, bundle, size_max, files)
+            renew = partial(reopen, record, self._paths.container(record.id))
+            return bool(record.log_path) and await rotate(record, renew, size_max, files)
 
     async def sizes(self, records: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:
         return await sizes_of_logs(records)
@@ -196,30 +152,20 @@ class OciLogs:
             return await FOREIGN.run("looking at the logs", odd_logs, tuple(sandboxes), tuple(containers))
 
 
-class OciStatistics:
-    """See Statistics."""
+class OciStatistics(CgroupStatistics):
+    """See Statistics. In the cgroups of containers with a kernel of their own is what stands in for them."""
 
     def __init__(self, parts: HandlerParts) -> None:
-        self._names: CgroupNames = parts.environment.names
-        self._pods: Pods = parts.pods
-        self._usage: UsageReader = parts.usage
-        self._environment = parts.environment
+        super().__init__(parts.environment, parts.pods, parts.usage)
+        self._own_kernel = parts.environment.facts.own_kernel
         self._insides = InsideUsage(parts.environment)
 
     async def containers(
         self, asked: Sequence[tuple[ContainerRecord, SandboxRecord]], *, whole: bool = False
     ) -> Sequence[ContainerUsage]:
-        below, pod = self._names.below, self._pods.cgroup
-        cgroups = [(record.id, below(pod(sandbox), record.id)) for record, sandbox in asked]
-        with trying(f"usage of {len(cgroups)} containers"):
-            usages = await self._usage.containers(cgroups, whole=whole)
-            if not self._environment.facts.own_kernel:
-                return usages
-            # What is in their cgroups only stands in for them.
+        usages = await super().containers(asked, whole=whole)
+        if not self._own_kernel:
+            return usages
+        with trying(f"usage of {len(asked)} containers"):
             inside = await self._insides.of([record for record, _ in asked])
-            return [usage._replace(cgroup=found) for usage, found in zip(usages, inside, strict=True)]
-
-    async def pods(self, asked: Sequence[SandboxRecord], *, whole: bool = False) -> Sequence[CgroupUsage]:
-        cgroups = [self._pods.cgroup(record) for record in asked]
-        with trying(f"usage of {len(cgroups)} pods"):
-            return await self._usage.pods(cgroups, whole=whole)
+        return [usage._replace(cgroup=found) for usage, found in zip(usages, inside, strict=True)]

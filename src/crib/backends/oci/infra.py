@@ -10,8 +10,8 @@ from crib.backends.known_processes import identity, read_pid
 from crib.backends.oci.command_lines import RuntimeProgram
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.runtime_notes import delete_state, forget_state, knowing
-from crib.backends.oci.runtime_words import runtime_words
 from crib.backends.oci.seccomp_cache import SeccompFilters
+from crib.backends.runtime_words import runtime_words
 from crib.host.processes import RunOptions, run
 from crib.host.threads import OURS, Job
 from crib.model.errors import Broken

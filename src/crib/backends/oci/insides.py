@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from crib.backends.known_processes import read_pid
 from crib.backends.oci.command_lines import RuntimeProgram
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.runtime_words import runtime_words
+from crib.backends.runtime_words import runtime_words
 from crib.host.processes import Completed, RunOptions, run
 from crib.host.threads import OURS, Job
 from crib.model.ids import ContainerId

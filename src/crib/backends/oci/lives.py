@@ -13,8 +13,8 @@ from crib.backends.failures import checked, trying
 from crib.backends.known_processes import is_alive
 from crib.backends.oci.command_lines import RuntimeProgram
 from crib.backends.oci.parts import HandlerParts
-from crib.backends.oci.runtime_words import runtime_words
 from crib.backends.pods.updates import Updates
+from crib.backends.runtime_words import runtime_words
 from crib.backends.together import Together
 from crib.host.executions import Executions
 from crib.host.processes import Completed, RunOptions, run

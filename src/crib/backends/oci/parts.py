@@ -11,8 +11,9 @@ from crib.backends.oci.containers import Containers
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exits import Exits
 from crib.backends.oci.infra import InfraContainers
+from crib.backends.oci.inside_signals import OciSignals
 from crib.backends.oci.seccomp_cache import SeccompFilters
-from crib.backends.oci.signals import Signals
+from crib.backends.pods.endings import Endings
 from crib.backends.pods.oom import OomKills
 from crib.backends.pods.oom_causes import OomCauses
 from crib.backends.pods.pods import Pods
@@ -31,7 +32,7 @@ class HandlerParts:
     pods: Pods
     making: ContainerBundles
     containers: Containers
-    signals: Signals
+    signals: OciSignals
     exits: Exits
     usage: UsageReader
     oom: OomKills
@@ -43,6 +44,8 @@ def open_parts(environment: OciEnvironment, layers: SharedLayers) -> HandlerPart
     stats = StatsReader(environment.cgroups.layout)
     oom = OomKills(environment.paths, stats)
     filters = SeccompFilters(environment.runtime.root, kept=environment.is_crun)
+    signals = OciSignals(environment, bundles)
+    endings = Endings(oom, OomCauses(MemoryLimits(environment.cgroups.layout)))
     making = ContainerBundles(environment, bundles, layers, oom, filters.ready)
     return HandlerParts(
         environment=environment,
@@ -51,8 +54,8 @@ def open_parts(environment: OciEnvironment, layers: SharedLayers) -> HandlerPart
         pods=Pods(environment, InfraContainers(environment, filters)),
         making=making,
         containers=Containers(environment, bundles, making, filters),
-        signals=Signals(environment, bundles),
-        exits=Exits(environment, bundles, oom, OomCauses(MemoryLimits(environment.cgroups.layout))),
+        signals=signals,
+        exits=Exits(environment, bundles, signals, endings),
         usage=UsageReader(environment.paths, stats),
         oom=oom,
     )

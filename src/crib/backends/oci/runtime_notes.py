@@ -11,44 +11,16 @@ import contextlib
 import json
 import logging
 import os
-import time
 from collections.abc import Iterable
 
 from crib.backends.oci.command_lines import RuntimeProgram
-from crib.backends.oci.runtime_words import runtime_words
+from crib.backends.runtime_words import runtime_words
 from crib.host.files import atomic_write, remove_tree
 from crib.host.processes import RunOptions, run
-from crib.host.threads import OURS
 from crib.model.paths import Paths
 
 _log = logging.getLogger(__name__)
 _LIMIT = 65536
-FRESH = 3.0
-"""Seconds for which a look at the programs counts."""
-
-
-class Programs:
-    """Whether programs can still be run: a package that is being replaced, or removed by mistake."""
-
-    def __init__(self, *paths: str) -> None:
-        self._paths = paths
-        self._looked = -FRESH
-        self._missing = ""
-
-    async def missing(self) -> str:
-        """What is wrong with the first that is not there; empty when all are."""
-        now = time.monotonic()
-        if now - self._looked >= FRESH:
-            self._looked = now
-            try:
-                self._missing = await OURS.run("looking for the runtime's programs", self._look)
-            except OSError as error:
-                self._missing = str(error)
-        return self._missing
-
-    def _look(self) -> str:
-        gone = (path for path in self._paths if not os.access(path, os.X_OK))
-        return next((f"{path} does not exist, or cannot be executed" for path in gone), "")
 
 
 def write_note(paths: Paths, handler: str, runtime: RuntimeProgram) -> None:

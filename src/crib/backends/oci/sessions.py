@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from crib.host.streams import Sink, Source, make_pipe
 from crib.host.terminals import ConsoleSocket, TerminalSource, begin_lines_anew
 from crib.model.streams import ExecProcess, TerminalSize
-from crib.tasks.keeper import HANDS
 
 ChildEnds = tuple[int | None, int | None, int | None]
 """Standard input, output and error of what is started; None is /dev/null."""
@@ -32,8 +29,13 @@ class CommandEnds:
             if source is not None:
                 source.end()
 
+    def resize(self, size: TerminalSize) -> None:
+        """See CommandStreams."""
+        if isinstance(self.stdout, TerminalSource):
+            self.stdout.resize(size.width, size.height)
+
     def close(self) -> None:
-        """Let go of all of it. Safe to repeat."""
+        """See CommandStreams."""
         if self.stdin is not None:
             self.stdin.release()
         for source in (self.stdout, self.stderr):
@@ -112,58 +114,3 @@ class Console:
     def close(self) -> None:
         """Safe to repeat."""
         self._socket.close()
-
-
-class ExecSession:
-    """See ports.Session, of a command that runs.
-
-    `followed` ends when the command has ended and what it needed is put away; its result is the exit code.
-    """
-
-    def __init__(
-        self,
-        wanted: ExecProcess,
-        streams: CommandEnds,
-        followed: asyncio.Task[int],
-        kill: Callable[[], Awaitable[None]],
-    ) -> None:
-        self._wanted = wanted
-        self._streams = streams
-        self._followed = followed
-        self._kill = kill
-        self._dropping = [
-            HANDS.part("unwanted output", _drop(source))
-            for source, asked in ((streams.stdout, wanted.stdout), (streams.stderr, wanted.stderr))
-            if source is not None and not asked
-        ]
-
-    @property
-    def stdin(self) -> Sink | None:
-        return self._streams.stdin if self._wanted.stdin else None
-
-    @property
-    def stdout(self) -> Source | None:
-        return self._streams.stdout if self._wanted.stdout else None
-
-    @property
-    def stderr(self) -> Source | None:
-        return self._streams.stderr if self._wanted.stderr else None
-
-    def resize(self, size: TerminalSize) -> None:
-        if isinstance(self._streams.stdout, TerminalSource):
-            self._streams.stdout.resize(size.width, size.height)
-
-    async def wait(self) -> int:
-        return await asyncio.shield(self._followed)
-
-    async def kill(self) -> None:
-        await self._kill()
-
-    async def close(self) -> None:
-        self._streams.close()
-
-
-async def _drop(source: Source) -> None:
-    """The command must not wait for somebody to read it."""
-    while await source.read():
-        pass

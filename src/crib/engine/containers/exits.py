@@ -86,7 +86,8 @@ def _exited(record: ContainerRecord, exit_: Exit) -> ContainerRecord:
         # Whichever process it was, and whatever the first one made of it: as the peers report it.
         reason = "OOMKilled"
     elif exit_.lost:
-        reason, message = "Unknown", "the container's monitor died: its exit code is not known"
+        reason = "Unknown"
+        message = exit_.why or "the container's monitor died: its exit code is not known"
     if record.abandoned:
         reason, message = record.reason, record.message
     return replace(

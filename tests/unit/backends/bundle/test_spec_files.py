@@ -19,7 +19,6 @@ from crib.backends.bundle.host_resources import (
 )
 from crib.backends.bundle.spec_files import HookFiles, SpecFiles, read_base_spec
 from crib.backends.oci.command_lines import RuntimeProgram
-from crib.backends.oci.environment import probe_handler
 from crib.backends.oci.runtime_notes import (
     delete_state,
     forget_state,
@@ -28,6 +27,7 @@ from crib.backends.oci.runtime_notes import (
     noted_program,
     write_note,
 )
+from crib.backends.runtime_probe import probe_handler
 from crib.model.container import ContainerConfig, ContainerSecurity, Device
 from crib.model.edits import ContainerEdits, RdtChange
 from crib.model.errors import Broken, InvalidRequest
@@ -208,18 +208,21 @@ def test_a_device_that_cannot_be_given_whole_is_refused(
         registry.edits(container(f"{KIND}=0"))
 
 
-def test_a_device_brings_interfaces_and_classes_of_rdt_too(
+def test_a_device_may_bring_network_devices_rdt_mounts_and_hooks(
     dirs: tuple[Path, Path], registry: CdiRegistry
 ) -> None:
-    mount = {"hostPath": "/tmp", "containerPath": "/x/", "options": ["ro"]}
-    hook = {"hookName": "poststop", "path": "/bin/true"}
-    rdt = {"closID": "a", "l3CacheSchema": "L3:0=f", "schemata": ["MB:0=50"], "enableCMT": True}
-    cards = [{"hostInterfaceName": "eth9", "name": "x"}, {"hostInterfaceName": "eth8"}]
-    spec(dirs[0] / "a.json", "0", intelRdt=rdt, netDevices=cards, mounts=[mount], hooks=[hook])
+    spec(
+        dirs[0] / "a.json",
+        "0",
+        netDevices=[{"hostInterfaceName": "eth9", "name": "net1"}, {"hostInterfaceName": "eth8"}],
+        intelRdt={"closID": "a", "l3CacheSchema": "L3:0=f", "schemata": ["MB:0=20"], "enableCMT": True},
+        mounts=[{"hostPath": "/tmp", "containerPath": "/x/", "options": ["ro"]}],
+        hooks=[{"hookName": "poststop", "path": "/bin/true"}],
+    )
     (_, edits) = registry.edits(container(f"{KIND}=0"))
-    assert edits.rdt == RdtChange("a", ("L3:0=f", "MB:0=50"), enable_monitoring=True)
-    assert edits.net_devices == (("eth9", "x"), ("eth8", ""))
     assert edits.origin == f"CDI {KIND}=0"
+    assert edits.net_devices == (("eth9", "net1"), ("eth8", ""))
+    assert edits.rdt == RdtChange("a", ("L3:0=f", "MB:0=20"), enable_monitoring=True)
     assert edits.mounts[0].options == ("rbind", "ro")
     assert edits.mounts[0].destination == "/x"
     assert [(hook.stage, hook.path) for hook in edits.hooks] == [("poststop", "/bin/true")]
@@ -365,7 +368,8 @@ async def test_each_handler_is_asked_what_it_can_do(
     answer = f"echo '{features}'" if features else "exit 1"
     program.write_text(f'#!/bin/sh\n[ "$2" = features ] || exit 9\n{answer}\n')
     program.chmod(0o755)
-    facts = await probe_handler(HandlerName("x"), RuntimeProgram(str(program), "/root"), says)
+    features_of = (str(program), "--root=/root", "features")
+    facts = await probe_handler(HandlerName("x"), str(program), features_of, says)
     assert (facts.recursive_read_only, facts.user_namespaces, facts.idmapped_mounts) == expected
     with pytest.raises(Broken, match="which has no version in it"):
-        await probe_handler(HandlerName("x"), RuntimeProgram(str(program), "/root"), "hello")
+        await probe_handler(HandlerName("x"), str(program), features_of, "hello")

@@ -134,35 +134,37 @@ async def test_one_that_is_killed_is_started_again(
     assert ("NRI plugin 10-lab", "it ended (signal 9); it is started again") in host.noted
 
 
-async def test_one_that_does_not_speak_is_killed_with_all_that_it_started(
-    directory: Path,
-    settings: NriSettings,
-    begin: Begin,
-    host: LabHost,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_one_that_does_not_speak_is_noted(
+    directory: Path, settings: NriSettings, begin: Begin, host: LabHost
+) -> None:
+    install(directory, "10-mute", "#!/bin/sh\nexec sleep 1000\n")
+    await begin(replace(settings, registration_timeout=0.5))
+    await until(lambda: "10-mute" in str(host.notes))
+    assert "not registered and configured within 0.5 s" in host.notes["NRI plugin 10-mute"]
+
+
+async def test_one_that_stays_without_its_connection_is_killed_with_all_that_it_started(
+    directory: Path, begin: Begin, host: LabHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(installed, "END_SECONDS", 0.1)
     pids = tmp_path / "pids"
     install(
         directory,
-        "10-mute",
+        "10-deaf",
         f"""\
         #!/bin/sh
         trap '' TERM
-        sleep 1000 &
+        sleep 1000 3<&- &
         echo $$ $! > {pids}.new
         mv {pids}.new {pids}
+        exec 3<&-
         wait
         """,
     )
-    settings = replace(settings, registration_timeout=0.5)
-    plugins = await begin(settings)
-    await until(lambda: "10-mute" in str(host.notes))
-    assert "not registered and configured within 0.5 s" in host.notes["NRI plugin 10-mute"]
-    await plugins.close()
+    await begin()
     mine = [int(word) for word in pids.read_text().split()]
     await until(lambda: not any(map(is_there, mine)))
+    assert "it closed its connection" in host.notes["NRI plugin 10-deaf"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from crib.backends.bundle.bundles import BundleNote, Bundles
-from crib.backends.oci.earlier_commands import end_earlier_commands, new_name
+from crib.backends.oci.earlier_commands import end_earlier_commands
+from crib.backends.streams.command_names import new_name
 from crib.model.ids import ContainerId, new_container_id
 from crib.model.paths import Paths
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci.log_rotation import finish, remove_oldest, set_aside, undo
-from crib.backends.oci.runtime_words import refused_program
+from crib.backends.runtime_words import refused_program
+from crib.backends.streams.log_rotation import finish, remove_oldest, set_aside, undo
 
 AT = b"2026-01-02T03:04:05.000000000Z stderr F "
 NOW = float(calendar.timegm((2026, 1, 2, 3, 4, 5)))

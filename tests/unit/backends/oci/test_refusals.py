@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci.runtime_words import create_failure
 from crib.backends.pods.updates import refused_field
+from crib.backends.runtime_words import create_failure
 from crib.model.errors import Broken, InvalidRequest
 
 GROUP = "/sys/fs/cgroup/cpuset/crib/p/c"

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from crib.backends.oci.runtime_words import runtime_words, words_of_failure
+from crib.backends.runtime_words import runtime_words, words_of_failure
 
 
 def test_a_runtimes_failure_is_told_at_whatever_level_and_its_warnings_are_none() -> None:

@@ -10,14 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from crib.backends.bundle.host_resources import check_log
 from crib.backends.failures import trying
-from crib.backends.oci import log_rotation, logs
-from crib.backends.oci.logs import OpenLog, latest_output, odd_logs, open_log, read_words, remove_unused
+from crib.backends.oci.log_reopening import reopen
+from crib.backends.streams import log_rotation, logs
+from crib.backends.streams.logs import OpenLog, latest_output, odd_logs, open_log, read_words, remove_unused
 from crib.host.threads import Overdue
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
 from crib.model.errors import InvalidRequest, Unavailable, WrongState
@@ -125,18 +127,17 @@ async def test_a_log_whose_rotation_hangs_or_is_cut_off_keeps_its_name_and_is_ro
     log, reached = tmp_path / "0.log", asyncio.Event()
     log.write_text("long")
 
-    async def reopen(record: ContainerRecord, bundle: str) -> None:
+    async def renew() -> None:
         reached.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(log_rotation, "reopen", reopen)
     with monkeypatch.context() as hung:
         answers = blocking(hung, log_rotation, "set_aside")
         with pytest.raises(Overdue, match="rotating the log"):
-            await log_rotation.rotate(running(log), str(tmp_path), 1, 3)
+            await log_rotation.rotate(running(log), renew, 1, 3)
         answers.set()
         await comes_true(lambda: len(list(tmp_path.iterdir())) == 2)
-    rotating = asyncio.ensure_future(log_rotation.rotate(running(log), str(tmp_path), 1, 3))
+    rotating = asyncio.ensure_future(log_rotation.rotate(running(log), renew, 1, 3))
     async with asyncio.timeout(10):
         await reached.wait()
         rotating.cancel()
@@ -150,7 +151,7 @@ async def test_a_log_whose_monitor_has_ended_is_not_set_aside(tmp_path: Path) ->
     log = tmp_path / "0.log"
     log.write_text("long")
     with pytest.raises(WrongState, match="its monitor has ended"):
-        await log_rotation.rotate(running(log), str(tmp_path), 1, 3)
+        await log_rotation.rotate(running(log), partial(reopen, running(log), str(tmp_path)), 1, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["0.log"]
 
 
@@ -179,7 +180,7 @@ async def test_a_monitor_is_not_told_to_open_its_log_anew_where_that_would_end_i
     with pytest.raises(
         WrongState, match=r"0\.log is a directory|0\.log\.tmp exists and is not a regular file"
     ):
-        await log_rotation.reopen(running(path), str(tmp_path))
+        await reopen(running(path), str(tmp_path))
 
 
 def test_logs_and_what_was_set_aside_of_them_are_the_containers_and_all_else_is_told(tmp_path: Path) -> None:

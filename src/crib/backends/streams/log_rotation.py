@@ -1,4 +1,4 @@
-"""Reopening a container's log, and setting it aside first when it has grown too long.
+"""Setting a container's log aside when it has grown too long.
 
 The names are a kubelet's (`LOG.YYYYMMDD-HHMMSS`), so that either of both removes what the other has left.
 conmon's own bound (`--log-size-max`) is not used: it throws away all that was written before.
@@ -9,78 +9,40 @@ moved to `LOG.rotating` first and gets its stamp when the new log is there: unti
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 import re
 import stat
 import time
+from collections.abc import Awaitable, Callable
 
-from crib.backends.oci.conmon import tell
-from crib.backends.oci.logs import log_job
-from crib.host.inotify import MOVED_TO, DirectoryWatcher
+from crib.backends.streams.logs import log_job
 from crib.host.threads import FOREIGN
 from crib.model.container import ContainerRecord
-from crib.model.errors import Broken, WrongState
-from crib.wire.conmon import REOPEN_LOG
+from crib.model.errors import WrongState
 
-_REOPEN_TIME = 5.0
-"""Seconds for the monitor to make the new file."""
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 """What link(2) fails with where the file system has no hard links."""
 _MOVED = ".rotating"
 _ROTATED = re.compile(r"\.\d{8}-\d{6}(?:\.gz)?")
 
 
-async def reopen(record: ContainerRecord, bundle: str) -> None:
-    """Returns once the new file is in place. OSError (`Overdue`) when the log's directory does not answer."""
-    what, path = f"reopening the log of container {record.id}", record.log_path
-    directory, name = os.path.split(path)
+async def rotate(
+    record: ContainerRecord, renew: Callable[[], Awaitable[None]], size_max: int, files: int
+) -> bool:
+    """See ContainerLogs. If interrupted, the log keeps its name, and the next rotation continues.
 
-    def look(watcher: DirectoryWatcher) -> None:
-        watcher.add(directory, MOVED_TO)
-        # A known directory may be cached, so its server is not asked. We wait for that, not the monitor.
-        if problem := _problem(path):
-            raise WrongState(f"{what}: {problem}")
-
-    with DirectoryWatcher([]) as watcher:
-        await FOREIGN.run(log_job("looking for", path, record.sandbox_id), look, watcher)
-        if not await tell(bundle, REOPEN_LOG):
-            raise WrongState(f"{what}: its monitor has ended")
-        try:
-            async with asyncio.timeout(_REOPEN_TIME):
-                async for event in watcher:
-                    if event.name == name or event.lost:
-                        return
-        except TimeoutError:
-            raise Broken(f"{what}: the monitor made no new {path}") from None
-
-
-def _problem(path: str) -> str:
-    """What would end the monitor, and the container with it, or have it hang or write elsewhere; or nothing.
-
-    conmon writes to LOG.tmp, through a link and however long a FIFO waits for its reader, and renames that.
+    `renew` has a new file take the log's name; WrongState when nothing was done for that.
     """
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            return f"{path} is a directory"
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.lstat(f"{path}.tmp").st_mode):
-            return f"{path}.tmp exists and is not a regular file"
-    return ""
-
-
-async def rotate(record: ContainerRecord, bundle: str, size_max: int, files: int) -> bool:
-    """See Handler.rotate_log. If interrupted, the log keeps its name, and the next rotation continues."""
     path, pod = record.log_path, record.sandbox_id
     now = time.time()
     aside = await FOREIGN.run(log_job("rotating", path, pod), set_aside, path, size_max, now)
     if not aside:
         return False
     try:
-        await reopen(record, bundle)
-    except WrongState:  # the monitor was not told, so there will be no new log
+        await renew()
+    except WrongState:  # there will be no new log
         await FOREIGN.run(log_job("undoing the rotation of", path, pod), undo, path, aside)
         raise
     await FOREIGN.run(log_job("ending the rotation of", path, pod), finish, path, files - 1, now)
@@ -90,7 +52,7 @@ async def rotate(record: ContainerRecord, bundle: str, size_max: int, files: int
 def set_aside(path: str, size: int, now: float) -> str:
     """Give a log that has more than `size` bytes the name that it will have next, too; that, or "".
 
-    It loses its own when the monitor renames the new log over it: whenever we are killed, there is one.
+    It loses its own when the new log is renamed over it: whenever we are killed, there is one.
     Where it cannot have two names, it has `LOG.rotating`, and the next call after a kill continues there.
     """
     moved = f"{path}{_MOVED}"

@@ -1,0 +1,125 @@
+"""What all parts of one handler of the kind `shim` share; found and checked once, when the daemon starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass, replace
+
+from crib.backends.environment import HandlerEnvironment, HandlerOpening
+from crib.backends.failures import trying
+from crib.backends.pods.cgroup_names import CgroupNames
+from crib.backends.pods.opening import open_node
+from crib.backends.runtime_probe import (
+    OCI_VERSION,
+    find_program,
+    first_line,
+    hybrid_problem,
+    kind_of,
+    probe_handler,
+)
+from crib.backends.shim.bootstrap import ShimProgram
+from crib.backends.shim.options import runtime_options
+from crib.host.cgroups import Cgroups, detect_layout
+from crib.host.processes import run
+from crib.model.facts import HandlerFacts
+from crib.model.shim_settings import has_own_kernel, is_runc, program_name
+
+UNKNOWN_VERSION = "unknown"
+_VERSION = re.compile(r"^\s*version:\s*(\S+)", re.IGNORECASE | re.MULTILINE)
+_ASK_TIME = 20.0
+
+
+@dataclass(slots=True, kw_only=True)
+class ShimEnvironment(HandlerEnvironment):
+    """With the shim's program."""
+
+    program: ShimProgram
+    runtime_root: str
+    """Where the runtime keeps the states of containers, if that is known; else empty."""
+    is_runc: bool
+    """The shim is containerd's own: it serves a whole pod, whose containers are processes of this host."""
+
+    @property
+    def names(self) -> CgroupNames:
+        """Where cgroups are."""
+        return CgroupNames.of(self.settings)
+
+
+def closed_environment(opening: HandlerOpening, problem: str) -> ShimEnvironment:
+    """Of a handler that could not be opened: enough to stop and remove what it made before."""
+    facts = HandlerFacts(
+        opening.name, _program_path(opening), "", OCI_VERSION, False, False, False, problem=problem
+    )
+    return _environment(opening, replace(facts, kind=opening.options.kind))
+
+
+async def open_environment(opening: HandlerOpening) -> ShimEnvironment:
+    """Find and ask the programs and make the directories. Broken, with a hint, when a program is missing."""
+    with trying(f"handler {opening.name}"):
+        program = find_program(_program_path(opening))
+        node = await open_node(opening)
+        made = _environment(opening, await _shim_facts(opening, program))
+        made.program = replace(made.program, path=program)
+        if made.is_runc:
+            os.makedirs(made.runtime_root, mode=0o700, exist_ok=True)
+        os.makedirs(opening.paths.shims, mode=0o700, exist_ok=True)
+        made.facts = replace(made.facts, systemd=node.systemd)
+        made.base_spec, made.default_seccomp = node.base_spec, node.default_seccomp
+        return made
+
+
+def _environment(opening: HandlerOpening, facts: HandlerFacts) -> ShimEnvironment:
+    settings, paths, shim = opening.settings, opening.paths, opening.options.shim
+    runc = is_runc(shim.runtime)
+    root = str(shim.options.get("Root", "")) or f"{paths.runtime_root}/{opening.name}"
+    systemd = settings.cgroup_driver == "systemd"
+    return ShimEnvironment(
+        facts=facts,
+        settings=settings,
+        paths=paths,
+        host=opening.host,
+        cgroups=Cgroups(detect_layout()),
+        program=ShimProgram(
+            path=facts.program,
+            address=f"{paths.state}/{opening.name}",
+            events=paths.shim_events(opening.name),
+            sockets=paths.shims,
+            publisher=shutil.which("true") or "/bin/true",
+            options=runtime_options(shim.runtime, shim.options, root=root, systemd=systemd),
+        ),
+        runtime_root=root if runc else "",
+        is_runc=runc,
+        others=opening.others,
+    )
+
+
+async def _shim_facts(opening: HandlerOpening, program: str) -> HandlerFacts:
+    """What the shim says of itself, and the runtime behind it, if that is known."""
+    said = (await run((program, "-v"), timeout=_ASK_TIME)).stdout.decode("utf-8", "replace")
+    found, shim = _VERSION.search(said), opening.options.shim
+    version = found[1] if found else UNKNOWN_VERSION
+    if is_runc(shim.runtime):
+        runtime = find_program(str(shim.options.get("BinaryName", "runc")))
+        first = await first_line(runtime)
+        facts = await probe_handler(opening.name, runtime, (runtime, "features"), first)
+        return replace(
+            facts,
+            kind=opening.options.kind,
+            monitor=program,
+            monitor_version=version,
+            user_namespaces=facts.user_namespaces and opening.host.idmapped_mounts,
+            problem=hybrid_problem(detect_layout()) if kind_of(first) == "crun" else "",
+        )
+    facts = HandlerFacts(opening.name, program, version, OCI_VERSION, False, False, False)
+    return replace(
+        facts,
+        kind=opening.options.kind,
+        sandbox_container=True,
+        own_kernel=has_own_kernel(shim.runtime),
+    )
+
+
+def _program_path(opening: HandlerOpening) -> str:
+    return program_name(opening.options.shim.runtime) if opening.options.shim.runtime else ""

@@ -1,0 +1,208 @@
+"""Exits of containers as their shims tell them: a call waits for each, and is made again when it breaks off.
+
+An exit goes to a file first, then it is told, and then the shim may forget the container. So none is lost
+with a shim or a daemon: the file, or else the shim, still has it. With a shim that dies its containers do, as
+nobody would tell how they go on: what is left of them is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from weakref import WeakValueDictionary
+
+from crib.backends.bundle.bundles import BundleNote
+from crib.backends.pods.strays import ids
+from crib.backends.shim.exit_files import read_exit, write_exit
+from crib.backends.shim.nouns import Ended, ShimLost
+from crib.backends.shim.tools import ShimTools
+from crib.backends.streams.refusals import with_refusal
+from crib.host.threads import OURS, Job
+from crib.model.container import Exit
+from crib.model.errors import CribError, NotFound
+from crib.model.ids import ContainerId
+from crib.tasks.keeper import TaskKeeper
+
+_log = logging.getLogger(__name__)
+
+RETRY_AFTER = 1.0
+"""Seconds until an exit that could not be looked at is tried again: nobody else reports it."""
+FORGET_TIME = 30.0
+"""Seconds that a shim may take to forget a container that has ended."""
+_KILL_TIME = 10.0
+WHY_LOST = "its shim died, and what it ran was killed: its own exit code is not known"
+
+
+class ShimExits:
+    """Of one handler."""
+
+    def __init__(self, tools: ShimTools) -> None:
+        self._tools = tools
+        self._keeper = TaskKeeper()
+        self._followers: dict[ContainerId, asyncio.Task[None]] = {}
+        self._locks: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
+        self._streams: set[asyncio.Queue[Exit]] = set()
+        self._untold: list[Exit] = []
+        """Of containers that ended while nobody listened."""
+
+    def watch(self, container: ContainerId) -> None:
+        """Tell when it ends; from its create on, or from the first look at it after a start."""
+        if container not in self._followers:
+            task = self._keeper.part("waiting for an exit", self._follow(container), container)
+            self._followers[container] = task
+            task.add_done_callback(lambda _done: self._followers.pop(container, None))
+
+    async def forget(self, container: ContainerId) -> None:
+        """It is about to be removed: its end is no news, and nothing of ours is at work on it any more."""
+        task = self._followers.pop(container, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def put_away(self, containers: list[ContainerId]) -> None:
+        """Wait until the shims have forgotten those of these that have ended, or their bound is over."""
+        ended = [self._followers[one] for one in containers if one in self._followers]
+        if ended:
+            await asyncio.wait(ended, timeout=FORGET_TIME)
+
+    def followed(self, pod: str) -> list[ContainerId]:
+        """The containers of a pod that are watched, or whose shim has not forgotten them yet."""
+        notes = self._tools.bundles
+        return [one for one in self._followers if (note := notes.known(one)) is not None and note.pod == pod]
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._keeper.cancel()
+
+    async def read(self, container: ContainerId) -> Exit | None:
+        """The exit on file for a container; None when there is none (yet)."""
+        return await OURS.run(self._job(container), read_exit, self._bundle(container), container)
+
+    async def stream(self) -> AsyncIterator[Exit]:
+        """See ContainerRuntime.exits."""
+        news: asyncio.Queue[Exit] = asyncio.Queue()
+        for exit_ in self._untold:
+            news.put_nowait(exit_)
+        self._untold.clear()
+        self._streams.add(news)
+        try:
+            # Reporting an exit twice does no harm, missing one does.
+            for exit_ in await OURS.run("reading exits on file", self._on_file):
+                yield exit_
+            while True:
+                yield await news.get()
+        finally:
+            self._streams.discard(news)
+
+    async def settle(self, container: ContainerId, ended: Ended) -> Exit:
+        """The exit of a container that its shim says has ended; on file from now on. Safe to repeat."""
+        async with self._lock(container):
+            if (filed := await self.read(container)) is not None:
+                return filed
+            tools = self._tools
+            note = await tools.bundles.note(container)
+            if note is not None and note.shared_pids:
+                # Nobody else ends what its first process left behind in a pid namespace that stays.
+                await OURS.run(self._job(container), tools.signals.kill_all, note.cgroup)
+            await tools.io.drain(container)
+            found = await OURS.run(self._job(container), self._exit_of, container, note, ended)
+            return await self._filed(container, await with_refusal(found, note))
+
+    async def lose(self, container: ContainerId) -> Exit:
+        """The exit of a container whose shim has gone: all of it is ended. On file from now on."""
+        async with self._lock(container):
+            if (filed := await self.read(container)) is not None:
+                return filed
+            tools = self._tools
+            ended = await tools.shims.clear_up(container)
+            note = await tools.bundles.note(container)
+            if note is not None:
+                await tools.environment.cgroups.kill(note.cgroup, _KILL_TIME)
+            await tools.io.drain(container)
+            at = ended.at or time.time_ns()
+            return await self._filed(container, Exit(container, ended.code, at, lost=True, why=WHY_LOST))
+
+    def _on_file(self) -> list[Exit]:
+        environment = self._tools.environment
+        found = []
+        for name in ids(environment.paths.containers):
+            container = ContainerId(name)
+            exit_ = read_exit(self._bundle(container), container)
+            if exit_ is None:
+                continue
+            note = self._tools.bundles.read_note(container)
+            if note is not None and environment.owns(note.handler):
+                found.append(exit_)
+            else:
+                self._tools.bundles.forget(container)
+        return found
+
+    async def _follow(self, container: ContainerId) -> None:
+        while True:
+            try:
+                exit_ = await self._next(container)
+                break
+            except NotFound:  # it was deleted
+                return
+            except (CribError, OSError) as error:
+                _log.warning("waiting for the exit of container %s: %s; trying again", container, error)
+                await asyncio.sleep(RETRY_AFTER)
+        self._tell(exit_)
+        if not exit_.lost:
+            await self._forget_in_shim(container)
+
+    async def _next(self, container: ContainerId) -> Exit:
+        """Wait for it. Over again with a shim whose connection has ended, and that is still there."""
+        while True:
+            shim = await self._tools.services.shim_of(container)
+            if shim is None:
+                return await self.lose(container)
+            try:
+                ended = await shim.tasks.wait(container)
+            except ShimLost:
+                continue
+            return await self.settle(container, ended)
+
+    async def _forget_in_shim(self, container: ContainerId) -> None:
+        """What the runtime keeps of it goes already: its pod's shim ends only when it has no container."""
+        try:
+            async with asyncio.timeout(FORGET_TIME):
+                await (await self._tools.services.of(container)).delete(container)
+        except NotFound:
+            pass
+        except (CribError, OSError) as error:  # its delete tries again, and does without
+            _log.warning("the shim of container %s does not forget it: %s", container, error)
+
+    def _exit_of(self, container: ContainerId, note: BundleNote | None, ended: Ended) -> Exit:
+        tools, at = self._tools, ended.at if ended.at > 0 else time.time_ns()
+        if tools.environment.facts.own_kernel:
+            return Exit(container, ended.code, at, oom_killed=tools.events.was_killed(container))
+        found = tools.endings.exit_of(container, note, ended.code, at)
+        if not found.oom_killed and tools.events.was_killed(container):
+            return replace(found, oom_killed=True)
+        return found
+
+    async def _filed(self, container: ContainerId, exit_: Exit) -> Exit:
+        try:
+            await OURS.run(self._job(container), write_exit, self._bundle(container), exit_)
+        except FileNotFoundError:
+            _log.warning("the bundle of container %s is gone: its exit is not kept on file", container)
+        return exit_
+
+    def _tell(self, exit_: Exit) -> None:
+        for news in self._streams:
+            news.put_nowait(exit_)
+        if not self._streams:
+            self._untold.append(exit_)
+
+    def _lock(self, container: ContainerId) -> asyncio.Lock:
+        return self._locks.setdefault(container, asyncio.Lock())
+
+    def _bundle(self, container: ContainerId) -> str:
+        return self._tools.environment.paths.container(container)
+
+    def _job(self, container: ContainerId) -> Job:
+        return Job(f"the exit of container {container}", owner=container)

@@ -1,0 +1,147 @@
+"""What runs for a pod itself: the container that holds its pids, or all of it, and the shim that serves it.
+
+Its bundle lies beside those of the pod's containers, under the pod's id: there shims look for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+
+from crib.backends.known_processes import identity
+from crib.backends.shim.exits import ShimExits
+from crib.backends.shim.nouns import ShimLost, Stdio
+from crib.backends.shim.sandbox_service import SandboxService
+from crib.backends.shim.shims import Shim
+from crib.backends.shim.task_client import NAMESPACE, ShimTasks
+from crib.backends.shim.tools import ShimTools
+from crib.host.files import atomic_write, remove_tree
+from crib.host.mounts import unmount_tree
+from crib.host.threads import OURS, Job
+from crib.model.errors import Broken, CribError, NotFound
+from crib.model.ids import SandboxId
+from crib.model.sandbox import ProcessIdentity
+from crib.ocispec.infra import InfraInputs, infra_spec
+from crib.tasks.keeper import HANDS
+from crib.wire import oci_runtime as oci
+
+_log = logging.getLogger(__name__)
+
+END_TIME = 30.0
+"""Seconds that a shim may take to end and forget a pod's own container; then it is done without."""
+
+
+class ShimInfra:
+    """See pods.InfraProcesses."""
+
+    def __init__(self, tools: ShimTools, exits: ShimExits) -> None:
+        self._tools = tools
+        self._env = tools.environment
+        self._exits = exits
+        self._watched: dict[SandboxId, asyncio.Task[None]] = {}
+
+    async def start(self, sandbox: SandboxId, inputs: InfraInputs) -> ProcessIdentity:
+        what, shims = f"the container of sandbox {sandbox} itself", self._tools.shims
+        bundle = shims.bundle(sandbox)
+        await OURS.run(self._job(sandbox), self._write_bundle, sandbox, infra_spec(inputs))
+        shim = await shims.start(sandbox)
+        service = SandboxService(shim.client, lambda: self._env.settings.verb_timeout)
+        if await self._uses_service(service, sandbox):
+            pid = await service.start(sandbox, bundle, inputs, self._env.program.options)
+        else:
+            pid = await self._begin(sandbox, shim.tasks)
+        found = identity(pid) if pid else shim.note.process
+        if found is None:
+            raise Broken(f"{what}: it ended at once")
+        self.watch(sandbox)
+        return found
+
+    async def _begin(self, sandbox: SandboxId, tasks: ShimTasks) -> int:
+        """As a container: its pid, or 0."""
+        bundle = self._tools.shims.bundle(sandbox)
+        pid = await tasks.create(sandbox, bundle, Stdio(), self._env.program.options)
+        return await tasks.start(sandbox) or pid
+
+    def watch(self, sandbox: SandboxId) -> None:
+        """End what runs for the pod when its shim dies: the pod is lost then, as its process ends."""
+        if sandbox not in self._watched:
+            task = HANDS.part("waiting for the end of a pod", self._watch(sandbox), sandbox)
+            self._watched[sandbox] = task
+            task.add_done_callback(lambda _done: self._watched.pop(sandbox, None))
+
+    def exists(self, sandbox: SandboxId) -> bool:
+        return os.path.isdir(self._tools.shims.bundle(sandbox))
+
+    async def end(self, sandbox: SandboxId) -> None:
+        watching = self._watched.pop(sandbox, None)
+        if watching is not None:
+            watching.cancel()
+        await self._exits.put_away(self._exits.followed(sandbox))
+        shim = await self._tools.shims.find(sandbox)
+        if shim is None or not await self._ended(sandbox, shim):
+            await self._tools.shims.clear_up(sandbox)
+        await self._tools.shims.end(sandbox)
+
+    def forget(self, sandbox: SandboxId) -> None:
+        if self._env.runtime_root:
+            remove_tree(f"{self._env.runtime_root}/{NAMESPACE}/{sandbox}")
+        bundle = self._tools.shims.bundle(sandbox)
+        if os.path.isdir(bundle):
+            unmount_tree(f"{bundle}/rootfs")
+            remove_tree(bundle)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        for task in tuple(self._watched.values()):
+            task.cancel()
+
+    async def _watch(self, sandbox: SandboxId) -> None:
+        while (shim := await self._tools.shims.find(sandbox)) is not None:
+            await shim.client.gone()
+        _log.warning("pod sandbox %s: its shim has gone, and what runs for the pod is ended", sandbox)
+        await self._tools.shims.clear_up(sandbox)
+
+    async def _ended(self, sandbox: SandboxId, shim: Shim) -> bool:
+        """Whether the shim has ended and forgotten what runs for the pod, or knows nothing of it."""
+        try:
+            async with asyncio.timeout(END_TIME):
+                if self._env.options.shim.sandbox_service != "never":
+                    service = SandboxService(shim.client, lambda: END_TIME)
+                    with contextlib.suppress(CribError):
+                        await service.stop(sandbox)
+                with contextlib.suppress(NotFound):
+                    await shim.tasks.kill(sandbox, signal.SIGKILL, everyone=True)
+                await shim.tasks.wait(sandbox)
+                await shim.tasks.delete(sandbox)
+        except NotFound:
+            return True
+        except ShimLost:
+            return False
+        except (CribError, TimeoutError) as error:
+            _log.warning("the end of pod sandbox %s: %s", sandbox, error or "its shim does not answer")
+            return False
+        return True
+
+    async def _uses_service(self, service: SandboxService, sandbox: SandboxId) -> bool:
+        asked = self._env.options.shim.sandbox_service
+        if asked == "never" or not self._env.facts.sandbox_container:
+            return False
+        if await service.is_offered(sandbox):
+            return True
+        if asked == "always":
+            raise Broken(f"sandbox {sandbox}: the shim {self._env.program.path} has no sandbox service")
+        return False
+
+    def _write_bundle(self, sandbox: SandboxId, spec: oci.Spec) -> None:
+        bundle = self._tools.shims.bundle(sandbox)
+        os.makedirs(bundle, mode=0o700, exist_ok=True)
+        atomic_write(f"{bundle}/config.json", oci.encode(spec), 0o600)
+        with contextlib.suppress(FileExistsError):
+            os.symlink(bundle, self._env.paths.infra(sandbox))
+
+    def _job(self, sandbox: SandboxId) -> Job:
+        limit = self._env.settings.verb_timeout
+        return Job(f"the container of sandbox {sandbox} itself", owner=sandbox, limit=limit)
