@@ -205,6 +205,10 @@ class LabPlugin:
         """Ask for changes."""
         return await self.runtime.call("UpdateContainers", request, pb.UpdateContainersResponse, BOUND)
 
+    def read_no_further(self) -> None:
+        """As one that is stopped (SIGSTOP)."""
+        self._trunk.pause()
+
     def send_raw(self, data: bytes) -> None:
         """Whatever it is."""
         self._trunk.put(data)

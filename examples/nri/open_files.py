@@ -1,7 +1,5 @@
 #!/usr/bin/env python3
-"""A node plugin: a pod's annotation `open-files.example.com/CONTAINER` sets how many files a container may
-open.
-"""
+"""A node plugin: annotations `open-files.example.com/CONTAINER` say how many files containers may open."""
 
 from crib import nri
 

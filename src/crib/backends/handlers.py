@@ -9,7 +9,6 @@ from typing import Protocol
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.extensions import HANDLERS, load
 from crib.backends.oci.handler import OciHandler
-from crib.backends.shim.handler import ShimHandler
 from crib.model.errors import CribError
 from crib.model.facts import HostFacts
 from crib.model.ids import HandlerName
@@ -32,15 +31,22 @@ class HandlerKind(Protocol):
         ...
 
 
-KINDS: dict[str, HandlerKind] = {"oci": OciHandler, "shim": ShimHandler}
-"""By `handlers.NAME.kind`."""
+KINDS: dict[str, HandlerKind] = {"oci": OciHandler}
+"""By `handlers.NAME.kind`; others are added by `check_kinds`."""
+_SHIM = "shim"
+"""Is imported where a handler is one: the messages of shims take 2 MiB."""
 
 
 def check_kinds(settings: Settings) -> None:
     """Load kinds that are not in the table; Broken. To be called before anything is made or opened."""
     for name, handler in settings.handlers.items():
-        if handler.kind not in KINDS:
-            KINDS[handler.kind] = load(HANDLERS, handler.kind, f"handlers.{name}.kind", KINDS)
+        if handler.kind == _SHIM:
+            from crib.backends.shim.handler import ShimHandler
+
+            KINDS[_SHIM] = ShimHandler
+        elif handler.kind not in KINDS:
+            known = (*KINDS, _SHIM)
+            KINDS[handler.kind] = load(HANDLERS, handler.kind, f"handlers.{name}.kind", known)
 
 
 def closed_handlers(

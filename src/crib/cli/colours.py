@@ -9,7 +9,19 @@ from __future__ import annotations
 import os
 from typing import IO
 
-_CODES = {"": "", "bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_CODES = {
+    "": "",
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "blue": "34",
+    "magenta": "35",
+    "cyan": "36",
+}
+_NEIGHBOURS = ("cyan", "yellow", "magenta", "green", "blue")
+"""Of things that are told apart, one after the other; red is for what is wrong."""
 _GOOD = ("Ready", "Running", "yes", "ok")
 _BAD = ("NotReady", "Unknown", "no", "Failed", "damaged", "wrong")
 
@@ -31,6 +43,11 @@ def can_move(stream: IO[str]) -> bool:
 def painted(text: str, style: str) -> str:
     """The text between escape sequences (ECMA-48, SGR); without a style the text itself."""
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if style and text else text
+
+
+def of_one(text: str, place: int, stream: IO[str]) -> str:
+    """The text in the colour of one of several things, if the stream is written to in colours."""
+    return painted(text, _NEIGHBOURS[place % len(_NEIGHBOURS)]) if wanted(stream) else text
 
 
 def style_of(cell: str) -> str:

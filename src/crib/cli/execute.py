@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 MARGIN = 30.0
 """Seconds for the runtime to end a command whose time-out has passed."""
+MAX_ENV_FILE = 1 << 20
+"""Characters."""
+_DIFFERENT = "--user, --env, --env-file and --workdir"
 _NO_PROGRAM = re.compile(r"no such file or directory|not found", re.IGNORECASE)
 _CANNOT_RUN = re.compile(r"permission denied|exec format error|is a directory", re.IGNORECASE)
 """What runtimes say if a program could not be executed: the CRI has no code for it."""
@@ -40,7 +43,9 @@ async def execute(session: CliSession, options: ExecOptions) -> int:
         raise CommandError("--timeout and --sync work only without --stdin and --tty", 2)
     differently = _differently(options)
     if is_sync and differently != streams.ExecAs():
-        raise CommandError("--timeout and --sync work only without --user, --env and --workdir", 2)
+        raise CommandError(
+            "--timeout and --sync work only without --user, --env, --env-file and --workdir", 2
+        )
     async with session.connect() as connection:
         found = await _running(connection, options.target, options.container)
         try:
@@ -58,15 +63,37 @@ async def execute(session: CliSession, options: ExecOptions) -> int:
 
 def _differently(options: ExecOptions) -> streams.ExecAs:
     envs: dict[str, str] = {}
+    for path in options.env_file or ():
+        for number, line in enumerate(_lines_of(path), 1):
+            if line.strip() and not line.startswith("#"):
+                _set(envs, line, f"--env-file {path}: line {number}")
     for text in options.env or ():
-        key, equals, value = text.partition("=")
-        if not key:
-            raise CommandError(f"--env {text!r} is not KEY=VALUE or KEY", 2)
-        if equals or key in os.environ:
-            envs[key] = value if equals else os.environ[key]
+        _set(envs, text, "--env")
     if options.workdir and not options.workdir.startswith("/"):
         raise CommandError(f"--workdir {options.workdir!r} is not an absolute path", 2)
     return streams.ExecAs(options.user, envs, options.workdir)
+
+
+def _set(envs: dict[str, str], text: str, origin: str) -> None:
+    """Without a value it is ours, if there is one."""
+    key, equals, value = text.partition("=")
+    if not key or key != key.strip():
+        raise CommandError(f"{origin} {text!r} is not KEY=VALUE or KEY", 2)
+    if equals or key in os.environ:
+        envs[key] = value if equals else os.environ[key]
+
+
+def _lines_of(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(MAX_ENV_FILE + 1)
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}", 2) from error
+    except UnicodeDecodeError:
+        raise CommandError(f"{path} is not UTF-8 text", 2) from None
+    if len(text) > MAX_ENV_FILE:
+        raise CommandError(f"{path} has more than {MAX_ENV_FILE} characters", 2)
+    return text.splitlines()
 
 
 async def _running(connection: Connection, target: str, name: str) -> lookup.PodOrContainer:

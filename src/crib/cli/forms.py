@@ -69,7 +69,10 @@ def parse(text: str | Form, offered: tuple[Format, ...]) -> Form:
             return CustomColumns(tuple(_column(part, JsonPath) for part in rest.split(",")))
     except JsonPathError as error:
         raise typer.BadParameter(f"{kind}: {error}") from error
-    raise typer.BadParameter(f"{text!r} is not one of {_names(offered)}")
+    other = ": there are no Go templates here, but jsonpath" if kind.startswith("go-template") else ""
+    if other and Format.WIDE in offered:
+        other += " and custom-columns"
+    raise typer.BadParameter(f"{text!r} is not one of {_names(offered)}{other}")
 
 
 def _column(text: str, path: type[JsonPath]) -> tuple[str, JsonPath]:

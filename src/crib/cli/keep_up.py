@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from crib.cli import colours
 from crib.cli.session import CommandError, say
 from crib.client import ClientError, logs
 from crib.supervisor.keeper import PodKeeper, Surroundings
@@ -38,8 +39,8 @@ class Foreground:
         self._around = around
         self._asked: signal.Signals | None = None
         self._stop, self._kill = asyncio.Event(), asyncio.Event()
-        names = [self._source(plan, one.name) for plan in plans for one in plan.every_container()]
-        self._width = max(map(len, names))
+        self._names = [self._source(plan, one.name) for plan in plans for one in plan.every_container()]
+        self._width = max(map(len, self._names))
 
     async def run(self) -> None:
         """CommandError when a pod has failed, with its container's exit code, or after a signal."""
@@ -94,10 +95,11 @@ class Foreground:
         return container if len(self._plans) == 1 else f"{plan.name}/{container}"
 
     def _write(self, plan: PodPlan, container: str, line: LogLine) -> None:
-        out = sys.stderr.buffer if line.stream == "stderr" else sys.stdout.buffer
-        prefix = f"{self._source(plan, container):<{self._width}} | "
-        out.write(prefix.encode() + line.content + b"\n")
-        out.flush()
+        stream = sys.stderr if line.stream == "stderr" else sys.stdout
+        name = self._source(plan, container)
+        prefix = colours.of_one(f"{name:<{self._width}} |", self._names.index(name), stream)
+        stream.buffer.write(f"{prefix} ".encode() + line.content + b"\n")
+        stream.buffer.flush()
 
 
 class _Logs:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from crib.cli import colours
 from crib.cli.labels import selector
 from crib.cli.session import CommandError, say
 from crib.cli.times import moment
@@ -42,7 +43,7 @@ class _Source:
 
     def prefix(self, *, long: bool) -> str:
         namespace = f"{self.pod.metadata.namespace}/" if long else ""
-        return f"[{namespace}{self.pod.metadata.name}/{self.status.metadata.name}] "
+        return f"[{namespace}{self.pod.metadata.name}/{self.status.metadata.name}]"
 
 
 async def logs(session: CliSession, options: LogsOptions) -> None:
@@ -56,7 +57,10 @@ async def logs(session: CliSession, options: LogsOptions) -> None:
         sources = await _sources(connection, options)
         several = len(sources) > 1 if options.prefix is None else options.prefix
         long = len({source.pod.metadata.namespace for source in sources}) > 1
-        writers = [_Writer(options, source.prefix(long=long) if several else "") for source in sources]
+        writers = [
+            _Writer(options, source.prefix(long=long) if several else "", place)
+            for place, source in enumerate(sources)
+        ]
         failed: list[ClientError] = []
         if options.follow:
             follows = (_follow(connection, *each, wanted) for each in zip(sources, writers, strict=True))
@@ -188,8 +192,12 @@ async def _follow(
 class _Writer:
     """Writes the lines of one container: to the stream that they were written to, unchanged."""
 
-    def __init__(self, options: LogsOptions, prefix: str) -> None:
-        self._prefix = prefix.encode()
+    def __init__(self, options: LogsOptions, prefix: str, place: int) -> None:
+        """`place` is the container's among those whose lines are shown together."""
+        self._prefixes = {
+            name: f"{colours.of_one(prefix, place, stream)} ".encode() if prefix else b""
+            for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr))
+        }
         self._timestamps = options.timestamps
         self._stream = options.stream
 
@@ -201,5 +209,5 @@ class _Writer:
         if self._timestamps:
             seconds, rest = divmod(line.at, 10**9)
             at = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z ".encode()
-        out.write(self._prefix + at + line.content + b"\n")
+        out.write(self._prefixes[line.stream] + at + line.content + b"\n")
         out.flush()

@@ -84,6 +84,15 @@ class ExecOptions:
             help="Set a variable, without =VALUE as it is here. May be repeated. Only crib can do this.",
         ),
     ] = None
+    env_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env-file",
+            metavar="FILE",
+            help="Set the variables of this file: lines KEY=VALUE or KEY; those of --env count more. "
+            "May be repeated. Only crib can do this.",
+        ),
+    ] = None
     workdir: Annotated[
         str,
         typer.Option("--workdir", "-w", metavar="DIR", help="Run in this directory. Only crib can do this."),

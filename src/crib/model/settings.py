@@ -232,7 +232,7 @@ class HandlerSettings:
     an entry point of crib.handlers."""
     sandbox_container: Annotated[str, OneOf(("detect", "always", "never"))] = "detect"
     """Whether each pod begins with a container that holds the others and runs nothing: `always`, `never`, or
-    `detect` (with gVisor's runsc, which wants one)."""
+    `detect` (with gVisor's runsc, which wants one, and with every shim but runc.v2)."""
     shim: Annotated[ShimSettings, PART] = ShimSettings()
 
 

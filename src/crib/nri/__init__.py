@@ -26,17 +26,20 @@ from crib.nri.changes import (
     ContainerUpdates,
     NewContainerChanges,
     ResourceUpdate,
+    host_device,
 )
 from crib.nri.identity import DEFAULT_SOCKET, NriError, PluginIdentity
 from crib.nri.plugin import AdjustmentRejected, NodePlugin, NriRuntime
 from crib.nri.running import PluginOptions, run, serve
 from crib.stubs.nri.v1alpha1 import api_pb2 as messages
 from crib.stubs.nri.v1alpha1.api_pb2 import Container, Event, LinuxResources, PodSandbox
+from crib.ttrpc.errors import CallFailed, PeerLost
 
 __all__ = [
     "DEFAULT_SOCKET",
     "Adjustment",
     "AdjustmentRejected",
+    "CallFailed",
     "Container",
     "ContainerChanges",
     "ContainerUpdates",
@@ -46,10 +49,12 @@ __all__ = [
     "NodePlugin",
     "NriError",
     "NriRuntime",
+    "PeerLost",
     "PluginIdentity",
     "PluginOptions",
     "PodSandbox",
     "ResourceUpdate",
+    "host_device",
     "messages",
     "run",
     "serve",

@@ -81,10 +81,14 @@ class PluginService:
             chosen = await plugin.configure(request.config)
             events = events if chosen is None else _of_those(frozenset(chosen), events)
         except Exception as error:
-            self.configured.set_result(error)
+            self._settle(error)
             raise
-        self.configured.set_result(None)
+        self._settle(None)
         return messages.ConfigureResponse(events=mask_of(events))
+
+    def _settle(self, failure: Exception | None) -> None:
+        if not self.configured.done():  # by an earlier call
+            self.configured.set_result(failure)
 
     async def _synchronize(self, request: messages.SynchronizeRequest) -> messages.SynchronizeResponse:
         self._synchronized.pods.extend(request.pods)

@@ -13,8 +13,7 @@ from crib.ttrpc.messages import ServiceClient
 
 RUNTIME_SERVICE = "nri.pkg.api.v1alpha1.Runtime"
 UPDATE_SECONDS = 30.0
-"""For an update of containers that no event has asked for: a runtime may have several plugins to ask first.
-"""
+"""For an update that no event has asked for: a runtime may have other plugins to ask first."""
 
 
 class AdjustmentRejected(Exception):
@@ -39,7 +38,7 @@ class NriRuntime:
         """Change and evict containers without an event. Returns the updates that failed.
 
         Not within an event: the runtime may handle one thing at a time. There the answer takes changes.
-        CallFailed or PeerLost of `crib.ttrpc.errors`.
+        CallFailed, PeerLost.
         """
         request = messages.UpdateContainersRequest(update=changes.updates, evict=changes.evictions)
         answer = await self.service.call(

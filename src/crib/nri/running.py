@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,8 @@ from crib.ttrpc.carriers import SocketCarrier
 CONNECT_SECONDS = 10.0
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
-"""Seconds before the next try to connect; they double from the first."""
+"""Seconds before the next try; they double from the first, until a session has lasted as long as the longest.
+"""
 _log = logging.getLogger(__name__)
 
 
@@ -63,16 +65,19 @@ async def serve(plugin: NodePlugin, options: PluginOptions) -> None:
     events_of(plugin)  # before the runtime hears of it
     pause = FIRST_PAUSE
     while True:
+        began = time.monotonic()
         try:
-            carrier = await _connected(options)
-            pause = FIRST_PAUSE
-            await hold_session(plugin, options.identity, carrier)
+            await hold_session(plugin, options.identity, await _connected(options))
+            outcome = "the runtime has ended"
         except NriError as error:
             if not options.reconnect:
                 raise
-            _log.warning("%s; next try in %g s", error, pause)
+            outcome = str(error)
         if not options.reconnect:
             return
+        if time.monotonic() - began > LONGEST_PAUSE:
+            pause = FIRST_PAUSE
+        _log.warning("%s; next try in %g s", outcome, pause)
         await asyncio.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
 

@@ -29,14 +29,13 @@ _log = logging.getLogger(__name__)
 async def hold_session(plugin: NodePlugin, identity: PluginIdentity, carrier: FrameCarrier) -> None:
     """Register the plugin and serve it until the connection is gone.
 
-    Returns if the runtime has said that it ends. NriError if the plugin was not accepted, or the runtime is
-    gone.
+    Returns if the runtime has said that it ends. NriError if it did not accept the plugin, or is gone.
     """
     async with _Tasks() as tasks:
         try:
             await _held(plugin, identity, Mux(carrier, (mux.PLUGIN_SERVICE, mux.RUNTIME_SERVICE)), tasks)
         finally:
-            carrier.close()
+            carrier.abort("the plugin's session is over")
 
 
 async def _held(plugin: NodePlugin, identity: PluginIdentity, both: Mux, tasks: _Tasks) -> None:

@@ -21,6 +21,8 @@ from crib.wire.ttrpc import Code
 
 MOST_RUNNING = 64
 """Handlers at a time on one connection. Further calls wait, and the connection is not read meanwhile."""
+MOST_QUEUED = 64
+"""Of those that wait. What came with them stays as bytes."""
 MOST_STREAMS = 64
 """Calls with many messages at a time. Further ones are refused: those that run may need
 what is sent behind."""
@@ -97,13 +99,7 @@ class TtrpcServer:
 
     def received(self, data: bytes) -> None:
         self._calls.feed(data)
-        try:
-            while not self._gone.done() and (event := self._calls.next_event()) is not None:
-                self._happened(event)
-        except ttrpc.Malformed as error:
-            self._carrier.abort(f"the peer sent what is no ttrpc: {error}")
-        except PeerLost:
-            pass  # `lost` follows
+        self._take()
 
     def lost(self, reason: str) -> None:
         self._gone.set_result(reason)
@@ -114,6 +110,20 @@ class TtrpcServer:
             task.cancel()
 
     # the calls
+
+    def _take(self) -> None:
+        """Handle what has come, as far as there is room for it."""
+        try:
+            while len(self._queue) < MOST_QUEUED and (event := self._calls.next_event()) is not None:
+                self._happened(event)
+        except ttrpc.Malformed as error:
+            self._carrier.abort(f"the peer sent what is no ttrpc: {error}")
+        except PeerLost:
+            pass  # `lost` follows
+        if self._queue:
+            self._reading.hold("calls")
+        else:
+            self._reading.release("calls")
 
     def _happened(self, event: calls.Called | calls.Received | calls.Ended | calls.Refused) -> None:
         match event:
@@ -143,7 +153,6 @@ class TtrpcServer:
             self._begin(called, partial(found, _served(request)))
         else:
             self._queue.append((called, found))
-            self._reading.hold("calls")
 
     def _called_with_stream(self, called: calls.Called, method: Streaming) -> None:
         if called.shape is calls.Shape.UNARY:
@@ -170,8 +179,8 @@ class TtrpcServer:
         while self._queue and self._has_room():
             called, handler = self._queue.popleft()
             self._begin(called, partial(handler, _served(called.request)))
-        if not self._queue and not self._gone.done():
-            self._reading.release("calls")
+        if not self._gone.done():
+            self._take()
 
     def _has_room(self) -> bool:
         return len(self._running) - len(self._streams) < self._most_running

@@ -17,9 +17,17 @@ from crib.backends.known_processes import is_alive
 from crib.backends.network.interfaces import bring_loopback_up
 from crib.engine.containers.execute import run_command
 from crib.host.pidfds import signal_process
-from crib.model.container import ContainerRecord, ContainerSecurity, ExecCommand, Exit
+from crib.model.container import (
+    ContainerRecord,
+    ContainerSecurity,
+    ExecCommand,
+    Exit,
+    Mount,
+    MountPropagation,
+)
+from crib.model.ends import OomLevel
 from crib.model.errors import Broken, InvalidRequest, TimedOut, Unavailable
-from crib.model.sandbox import NamespaceMode, NamespaceOptions
+from crib.model.sandbox import NamespaceMode, NamespaceOptions, Resources
 from crib.model.settings import HandlerSettings
 from crib.model.streams import ExecProcess, PodAddress
 from crib.ports.networks import PodNetwork
@@ -204,3 +212,37 @@ async def test_a_server_in_a_pod_is_dialled(lab: OciLab) -> None:
                     await asyncio.sleep(0.05)
             assert await stream.read() == b"hello\n"
             stream.abort()
+
+
+async def test_a_privileged_container_runs_with_all_rights_that_its_kernel_knows(lab: OciLab) -> None:
+    powers = ContainerSecurity(privileged=True, namespaces=OWN_PIDS)
+    async with pod(lab) as plain:
+        security = replace(plain.config.security, privileged=True)
+        sandbox = replace(plain, config=replace(plain.config, security=security))
+        script = "grep CapEff /proc/self/status"
+        exit_, text = await run_to_end(lab, sandbox, config("sh", "-c", script, security=powers))
+        assert exit_.code == 0, text
+        assert int(text.split()[1], 16) >> 21 & 1, "CAP_SYS_ADMIN"
+
+
+async def test_a_volume_that_should_propagate_to_the_host_is_refused(lab: OciLab) -> None:
+    back = Mount("/tmp", "/volume", propagation=MountPropagation.BIDIRECTIONAL)
+    async with pod(lab) as sandbox:
+        record = lab.container(sandbox, config(*FOREVER, mounts=(back,)))
+        try:
+            with pytest.raises(InvalidRequest, match="no mount comes back") as caught:
+                await lab.create(record, sandbox)
+            assert caught.value.field == "mounts[0].propagation"
+        finally:
+            await lab.handler.containers.delete(record)
+
+
+async def test_a_pod_that_runs_out_of_memory_says_so_for_its_containers(lab: OciLab) -> None:
+    limits = Resources(memory_limit_in_bytes=128 << 20)
+    async with pod(lab, resources=limits) as sandbox, told(lab) as exits:
+        hungry = config("dd", "if=/dev/zero", "of=/dev/null", "bs=400M", "count=1")
+        async with running(lab, sandbox, hungry) as record:
+            found = await exit_of(exits, record)
+            assert (found.code, found.oom_killed) == (137, True)
+            assert found.oom is not None
+            assert found.oom.level is OomLevel.POD

@@ -154,6 +154,27 @@ async def test_user_variables_and_directory_go_to_cribs_own_call(
     assert {one.key: one.value for one in asked.envs} == {"A": b"b=c", "HERE": b"inherited"}
 
 
+async def test_variables_may_come_from_files_and_those_of_the_command_line_count_more(
+    served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session, world, lab = served
+    monkeypatch.setenv("HERE", "inherited")
+    lab.script = ends_well
+    (tmp_path / "one").write_text('# who\nA=1\n\nHERE\nNOT_HERE\nQUOTED="x y"\r\n')
+    (tmp_path / "two").write_text("A=2\nB=2\n")
+    files = [str(tmp_path / "one"), str(tmp_path / "two")]
+    assert (
+        await execute.execute(session, options.ExecOptions("web", ["id"], env=["B=3"], env_file=files)) == 0
+    )
+    (asked,) = world.exec_as_requests
+    found = {one.key: one.value for one in asked.envs}
+    assert found == {"A": b"2", "B": b"3", "HERE": b"inherited", "QUOTED": b'"x y"'}
+    (tmp_path / "one").write_text("A=1\n B=2\n")
+    with pytest.raises(CommandError, match="one: line 2 ' B=2' is not KEY=VALUE or KEY") as wrong:
+        await execute.execute(session, options.ExecOptions("web", ["id"], env_file=files))
+    assert wrong.value.exit_code == 2
+
+
 async def test_another_runtime_that_cannot_do_that_is_told_before_anything_runs(
     tmp_path: Path, lab_world: tuple[World, Lab]
 ) -> None:
@@ -168,8 +189,9 @@ async def test_another_runtime_that_cannot_do_that_is_told_before_anything_runs(
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"timeout": 3, "user": "ali"}, "work only without --user, --env and --workdir"),
+        ({"timeout": 3, "user": "ali"}, "work only without --user, --env, --env-file and --workdir"),
         ({"env": ["=x"]}, "--env '=x' is not KEY=VALUE or KEY"),
+        ({"env_file": ["/not/there"]}, "cannot read /not/there: No such file or directory"),
         ({"workdir": "tmp"}, "--workdir 'tmp' is not an absolute path"),
     ],
 )

@@ -104,6 +104,12 @@ def test_a_templates_values_have_no_control_characters(capsys: pytest.CaptureFix
         ("wide", forms._REPORT, "'wide' is not one of table, json, yaml, jsonpath=TEMPLATE"),
         ("table", forms._DOCUMENT, "'table' is not one of yaml, json, jsonpath=TEMPLATE"),
         ("jsonpath=", forms._DOCUMENT, "'jsonpath=' is not one of yaml, json, jsonpath=TEMPLATE"),
+        (
+            "go-template={{.id}}",
+            forms._LIST,
+            "custom-columns=TITLE:PATH,...: there are no Go templates here, but jsonpath and custom-columns",
+        ),
+        ("go-template", forms._DOCUMENT, "jsonpath=TEMPLATE: there are no Go templates here, but jsonpath"),
         ("jsonpath={", forms._LIST, "jsonpath: '{' has no closing brace"),
         ("custom-columns=A", forms._LIST, "custom-columns: 'A' is not TITLE:PATH"),
         (

@@ -64,6 +64,21 @@ async def test_lines_of_several_containers_come_by_their_times_with_prefixes(
     assert capfdbinary.readouterr().out == b"four\nfive\nsix\n"
 
 
+async def test_containers_are_told_apart_by_colours_where_there_are_colours(
+    session: CliSession, two: str, capfdbinary: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("CLICOLOR_FORCE", "1")
+    await logs.logs(session, LogsOptions(["web"], all_containers=True, tail=1))
+    first, second = capfdbinary.readouterr().out.splitlines()
+    assert (first, second) == (b"\x1b[33m[web/side]\x1b[0m four", b"\x1b[36m[web/server]\x1b[0m five")
+    await logs.logs(session, LogsOptions(["web"], container="side", tail=1))
+    assert capfdbinary.readouterr().out == b"four\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    await logs.logs(session, LogsOptions(["web"], all_containers=True, tail=1))
+    assert capfdbinary.readouterr().out == b"[web/side] four\n[web/server] five\n"
+
+
 async def test_pods_are_chosen_by_their_labels(session: CliSession, two: str, capfdbinary: Output) -> None:
     await logs.logs(session, LogsOptions(selector="app=shop,tier=back"))
     assert capfdbinary.readouterr().out == b"six\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -83,7 +84,7 @@ async def test_an_end_that_nobody_asked_for_has_its_cause(
     world: World, exit_: Exit, cause: EndCause, number: int
 ) -> None:
     container = await world.running(await world.pod())
-    told = Exit(container, exit_.code, 99, exit_.oom_killed, None, exit_.lost, exit_.never_ran)
+    told = replace(exit_, id=container, at=99)
     end = await finished(world, container, told)
     assert (end.cause, end.signal, end.stop) == (cause, number, None)
 

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from crib.stubs.nri.v1alpha1 import api_pb2 as messages
 from crib.tasks.groups import Beside
 from crib.ttrpc.carriers import SocketCarrier
@@ -96,6 +98,20 @@ async def test_a_runtime_starts_the_plugin_with_a_connection_of_its_own(tmp_path
     finally:
         code, log = await asyncio.to_thread(ended, program)
     assert code == 0, log
+
+
+@pytest.mark.parametrize("program", sorted(EXAMPLES.glob("*.py")), ids=lambda program: program.name)
+async def test_each_example_says_how_it_is_run(program: Path) -> None:
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, program, "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=BOUND,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--reconnect" in done.stdout
 
 
 async def test_a_plugin_that_cannot_run_says_why(tmp_path: Path) -> None:

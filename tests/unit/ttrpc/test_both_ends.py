@@ -332,6 +332,26 @@ async def test_a_server_does_not_read_further_while_its_handlers_are_all_busy() 
     one.close()
 
 
+async def test_calls_that_come_all_at_once_stay_bytes_until_there_is_room() -> None:
+    door = Door()
+    number = 5000
+    request = ttrpc.encode_request(Request("s", "wait"))
+    flood = b"".join(ttrpc.frame(2 * one + 1, Kind.REQUEST, 0, request) for one in range(number))
+    async with carriers() as (raw, server_end), Beside() as beside:
+        both = Mux(server_end, (1,))
+        server = TtrpcServer(both.carrier(1), {"s": {"wait": door}}, beside.start, most_running=1)
+        answers = Answers()
+        Mux(raw, (1,)).carrier(1).attach(answers)
+        raw.put(mux.frames(1, flood))
+        await door.came.acquire()
+        door.opened.set()
+        got, most = set(), 0
+        while len(got) < number:
+            got.add((await answers.frames.get()).stream)
+            most = max(most, len(server._queue))
+        assert most <= server_module.MOST_QUEUED
+
+
 # many messages
 
 

@@ -17,6 +17,8 @@ MAX_LINES = 100
 MINUTE_SECONDS = 60.0
 READ_BYTES = 16 << 10
 """Bytes after which nothing is read for PAUSE_SECONDS."""
+CHUNK_BYTES = 64 << 10
+"""Of one read: what a pipe holds."""
 PAUSE_SECONDS = 0.2
 
 
@@ -24,8 +26,12 @@ class WorkerLog:
     """The reading end of a pipe, served by the running loop until the worker has closed its own; each line is
     given to `tell`."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, tell: Callable[[str], None], *, lines: int = MAX_LINES, burst: int = READ_BYTES
+    ) -> None:
+        """`lines` are logged in MINUTE_SECONDS, and after `burst` bytes nothing is read for PAUSE_SECONDS."""
         self._tell = tell
+        self._most_lines, self._burst = lines, burst
         self._loop = asyncio.get_running_loop()
         self._fd, self.worker_end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._fd, False)
@@ -54,34 +60,41 @@ class WorkerLog:
 
     def _read(self) -> None:
         try:
-            data = os.read(self._fd, READ_BYTES)
+            data = os.read(self._fd, min(self._burst, CHUNK_BYTES))
         except BlockingIOError:
             return
+        if self._lines > self._most_lines and self._loop.time() - self._window < MINUTE_SECONDS:
+            self._lines += data.count(b"\n")  # none of them is told
+            self._line.clear()
+        else:
+            self._take(data)
+        self._taken += len(data)
+        if not data:
+            self._end()
+        elif self._taken >= self._burst and self._pause is None:
+            self._loop.remove_reader(self._fd)
+            self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
+
+    def _take(self, data: bytes) -> None:
         for part in data.splitlines(keepends=True):
             self._line += part[: MAX_LINE - len(self._line)]
             if part.endswith((b"\n", b"\r")):
                 self._told()
-        self._taken += len(data)
-        if not data:
-            self._end()
-        elif self._taken >= READ_BYTES and self._pause is None:
-            self._loop.remove_reader(self._fd)
-            self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
 
     def _told(self) -> None:
-        text = printable(self._line.decode(errors="replace")).strip()
+        line = self._line.strip()
         self._line.clear()
         now = self._loop.time()
         if now - self._window >= MINUTE_SECONDS:
             self._tell_of_others()
             self._window, self._lines = now, 0
-        self._lines += bool(text)
-        if text and self._lines <= MAX_LINES:
+        self._lines += bool(line)
+        if self._lines <= self._most_lines and (text := printable(line.decode(errors="replace")).strip()):
             self._tell(text)
 
     def _tell_of_others(self) -> None:
-        if self._lines > MAX_LINES:
-            self._tell(f"{self._lines - MAX_LINES} lines more, which are left out")
+        if self._lines > self._most_lines:
+            self._tell(f"{self._lines - self._most_lines} lines more, which are left out")
 
     def _end(self) -> None:
         if not self._open:

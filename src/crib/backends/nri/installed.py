@@ -41,6 +41,12 @@ FILE_SECONDS = 5.0
 """For reading the directory, a configuration, or the beginning of a program."""
 MAX_CONFIGURATION = 1 << 20
 """Bytes: it goes into one message of at most 4 MiB."""
+LOG_LINES = 1000
+"""Of one plugin that are logged in a minute; the others are counted."""
+LOG_BYTES = 1 << 20
+"""That a plugin may write in a fifth of a second before it has to wait. Some tell much of each event, and one
+that waits here does not answer.
+"""
 MOST_PLUGINS = 64
 PLUGIN_FD = 3
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -199,7 +205,9 @@ class InstalledPlugins:
 
 def _spawned(one: InstalledPlugin, theirs: socket.socket) -> tuple[processes.Child, WorkerLog]:
     """OSError."""
-    log = WorkerLog(lambda line: _log.info("NRI plugin %s: %s", one.name, line))
+    log = WorkerLog(
+        lambda line: _log.info("NRI plugin %s: %s", one.name, line), lines=LOG_LINES, burst=LOG_BYTES
+    )
     environment = {
         "PATH": _PATH,
         "NRI_PLUGIN_NAME": one.name.base,

@@ -20,6 +20,7 @@ from crib.wire.mux import PLUGIN_SERVICE, RUNTIME_SERVICE
 M = TypeVar("M", bound=Message)
 
 _PACKAGE = "nri.pkg.api.v1alpha1"
+CLOSE_SECONDS = 2.0
 MOST_RUNNING = 8
 """Calls of one plugin that are answered at a time; more wait unread."""
 
@@ -31,6 +32,10 @@ class _Trunk(SocketCarrier):
 
     def abort(self, reason: str) -> None:
         self.breach = self.breach or reason
+        self.cut(reason)
+
+    def cut(self, reason: str) -> None:
+        """End it at once; nothing is wrong with what came."""
         super().abort(reason)
 
 
@@ -78,5 +83,6 @@ class PluginLink:
         return self._trunk.breach
 
     def close(self) -> None:
-        """End it, once what is on its way has gone."""
+        """End it, once what is on its way has gone: a plugin that does not read has CLOSE_SECONDS."""
         self._trunk.close()
+        asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._trunk.cut, "it does not read")

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from crib.backends.bundle.bundles import BundleNote, Bundles
@@ -34,6 +36,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOST_CODE = 255
+KILLED_CODE = 128 + signal.SIGKILL
 MONITOR_TIME = 20.0
 """Seconds from the end of a container's first process to the exit that its monitor has to file."""
 RETRY_AFTER = 1.0
@@ -198,4 +201,8 @@ class Exits:
                 at = os.fstat(file.fileno()).st_mtime_ns
         except (FileNotFoundError, ValueError):
             return None
+        if note is not None and note.pod and self._env.runtime_of(note.handler).stand_in:
+            # All containers of the pod are in the sandbox's cgroup, and end with it.
+            sandbox = self._env.names.below(os.path.dirname(note.cgroup), note.pod)
+            note = replace(note, cgroup=sandbox) if code == KILLED_CODE else None
         return self._endings.exit_of(container, note, code, at)

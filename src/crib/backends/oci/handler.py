@@ -60,7 +60,7 @@ class OciHandler:
         self.containers = OciContainers(parts)
         self.streams = OciStreams(parts)
         self.logs = OciLogs(environment)
-        self.statistics = CgroupStatistics(environment, parts.pods, parts.usage)
+        self.statistics = OciStatistics(parts)
 
     @property
     def facts(self) -> HandlerFacts:

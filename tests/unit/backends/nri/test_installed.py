@@ -98,6 +98,19 @@ async def test_its_environment_is_what_plugins_expect(directory: Path, begin: Be
     assert "PYTEST" not in text
 
 
+async def test_one_that_writes_much_does_not_wait_for_its_lines_to_be_logged(
+    directory: Path, begin: Begin, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the pace of a process that may be hostile this would take 25 s."""
+    caplog.set_level("INFO")
+    install(directory, "10-loud", "#!/bin/sh\nyes 'one line of many' | head -c 2000000 >&2\n")
+    plugins = await begin()
+    await status(plugins, "10-loud", PluginState.ENDED)
+    lines = [record.getMessage() for record in caplog.records if "10-loud: " in record.getMessage()]
+    assert len(lines) == installed.LOG_LINES + 1
+    assert lines[-1].endswith("lines more, which are left out")
+
+
 async def test_one_that_ends_by_itself_with_0_is_not_started_again(
     directory: Path, begin: Begin, host: LabHost
 ) -> None:

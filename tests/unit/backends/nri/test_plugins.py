@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -357,6 +358,21 @@ async def test_a_plugin_is_asked_one_thing_at_a_time_and_others_meanwhile(
         "pod-b",
         "pod-c",
     ]
+
+
+async def test_the_connection_of_a_plugin_that_reads_nothing_is_closed_too(
+    plugins: NriPlugins, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crib.backends.nri.link.CLOSE_SECONDS", 0.05)
+    plugin = await join()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    plugin.read_no_further()
+    pod = shown_pod()
+    large = replace(pod.record.config, annotations={"large": "x" * (2 << 20)})
+    plugins.limit = 0.2
+    await plugins.pod(PodMoment.RUN, replace(pod, record=replace(pod.record, config=large)), no_stage)
+    await until(lambda: not plugins.statuses())
+    await until(lambda: len(os.listdir("/proc/self/fd")) == descriptors - 1)
 
 
 async def test_who_waits_for_a_plugin_that_hangs_does_not_wait_for_its_limit_once_more(
