@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import Message
@@ -38,6 +39,23 @@ BOUND = 20.0
 """Seconds that anything awaited here may take: something hangs then, and the test fails."""
 CALLS = [method.name for method in pb.DESCRIPTOR.services_by_name["Plugin"].methods]
 
+ROOT = Path(__file__).parents[1]
+INSTALLED = f"""\
+#!{{python}}
+import asyncio, os, socket, sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "src")!r}]
+from tests.plugin_lab import LabPlugin
+
+async def main():
+    plugin = LabPlugin(os.environ["NRI_PLUGIN_NAME"], os.environ["NRI_PLUGIN_IDX"])
+    await plugin.over(socket.socket(fileno=int(os.environ["NRI_PLUGIN_SOCKET"])))
+    await plugin.register()
+    print("configured with", (await plugin.until_heard("Configure")).config, flush=True)
+    await plugin.client.gone()
+
+asyncio.run(main())
+"""
+"""Program of a plugin that is installed."""
 Answering = Callable[[Any], Awaitable[Message]]
 Begin = Callable[..., Awaitable[NriPlugins]]
 """Begins with the settings of the test, or with others."""

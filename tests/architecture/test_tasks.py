@@ -30,7 +30,19 @@ METHODS = {"create_task", "run_until_complete", "set_task_factory"}
 KEEPERS_OWN = {"part", "start", "begin", "serve"}
 """What a keeper or a group starts is a task already: it may be shielded."""
 ELSEWHERE = (
-    *("bench", "conform", "cli", "client", "manifest", "setup", "stubs", "supervisor", "tasks", "testing"),
+    *(
+        "bench",
+        "conform",
+        "cli",
+        "client",
+        "manifest",
+        "nri",
+        "setup",
+        "stubs",
+        "supervisor",
+        "tasks",
+        "testing",
+    ),
 )
 MAINS = {
     "daemon.py": ["asyncio.Runner"],

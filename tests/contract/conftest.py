@@ -24,8 +24,10 @@ _GVISOR = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's run
     params=[
         "fake",
         "elsewhere",
-        *(pytest.param(kind, marks=_REAL) for kind in ("oci", "shim of crun", "shim of runc")),
+        pytest.param("oci", marks=_REAL),
         pytest.param("runsc", marks=[*_REAL, _GVISOR]),
+        pytest.param("shim of crun", marks=_REAL),
+        pytest.param("shim of runc", marks=_REAL),
     ]
 )
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:

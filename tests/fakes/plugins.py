@@ -48,13 +48,12 @@ class FakePlugins:
     """What was asked for in updates."""
     host: PluginHost | None = None
     closed: bool = False
-
-    @property
-    def figures(self) -> PluginFigures:
-        return PluginFigures()
+    figures: PluginFigures = field(default_factory=PluginFigures)
+    """Nothing here is counted by itself."""
+    known: Sequence[PluginStatus] = ()
 
     def statuses(self) -> Sequence[PluginStatus]:
-        return ()
+        return self.known
 
     async def begin(self, host: PluginHost) -> None:
         self.host = host

@@ -26,7 +26,7 @@ def script() -> ModuleType:
 def small_deb(root: Path, out: Path) -> Path:
     """The package but for its libraries; `root` is what it was packed from."""
     module = script()
-    module.lay_out(root)
+    module.lay_out(root, "1")
     deb = module.build_deb(root, out, "amd64", "1")
     assert isinstance(deb, Path)
     return deb

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import gzip
 import os
 import re
 import shutil
@@ -34,9 +35,10 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tree(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is installed, with the control files in DEBIAN."""
+    """What is installed, with the control files in DEBIAN, and the system's Python where it is installed."""
     target = tmp_path_factory.mktemp("tree") / "root"
     output("dpkg-deb", "--raw-extract", deb, target)
+    (target / "usr/bin/python3").symlink_to("/usr/bin/python3")
     return target
 
 
@@ -62,7 +64,7 @@ def test_files_belong_to_root_and_nobody_else_may_write_them(deb: Path) -> None:
 
 
 def test_the_programs_run_in_the_private_tree_with_the_systems_python(tree: Path) -> None:
-    assert os.readlink(tree / "usr/lib/crib/bin/python") == "/usr/bin/python3"
+    assert os.readlink(tree / "usr/lib/crib/bin/python") == "../../../bin/python3"
     for place, flags in (("usr/bin/crib", "-IS"), ("usr/sbin/cribd", "-I")):
         program = (tree / place).parent / os.readlink(tree / place)
         text = program.read_text()
@@ -106,8 +108,16 @@ def test_the_configuration_is_a_conffile_that_says_nothing_yet(tree: Path) -> No
 
 def test_the_papers_come_with_what_they_show_and_use(tree: Path) -> None:
     there = tree / "usr/share/doc/crib"
-    for part in ("docs/*.md", "docs/pictures/*.svg", "examples/*.yaml"):
+    for part in ("docs/*.md", "docs/pictures/*.svg", "examples/*.yaml", "examples/nri/*.py"):
         assert {path.name for path in ROOT.glob(part)} == {path.name for path in there.glob(part)}
+
+
+def test_the_changes_are_told_as_debian_wants_it(tree: Path) -> None:
+    there = tree / "usr/share/doc/crib"
+    said = gzip.decompress((there / "changelog.Debian.gz").read_bytes()).decode()
+    assert said.startswith(f"crib ({fields(tree)['Version']}) unstable; urgency=medium\n")
+    assert said.endswith(f" -- {fields(tree)['Maintainer']}  Tue, 14 Nov 2023 22:13:20 +0000\n")
+    assert gzip.decompress((there / "changelog.gz").read_bytes()) == (ROOT / "CHANGELOG.md").read_bytes()
 
 
 def test_every_file_has_its_sum(tree: Path) -> None:

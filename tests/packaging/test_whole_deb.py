@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -26,8 +27,10 @@ OF_PACKAGES = {
 def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("deb")
     subprocess.run([ROOT / "script/package", "--arch", request.param, "--out", place], check=True)
-    output("dpkg-deb", "--raw-extract", next(place.glob(f"*_{request.param}.deb")), place / request.param)
-    return place / str(request.param)
+    tree = place / str(request.param)
+    output("dpkg-deb", "--raw-extract", next(place.glob(f"*_{request.param}.deb")), tree)
+    (tree / "usr/bin/python3").symlink_to("/usr/bin/python3")
+    return tree
 
 
 def libraries(tree: Path, version: str) -> Path:
@@ -55,6 +58,12 @@ def test_what_they_need_of_debian_the_package_depends_on(tree: Path) -> None:
         newest = max(newest, *map(int, re.findall(rb"GLIBC_2\.(\d+)", content)), 0)
     assert {OF_PACKAGES[name] for name in needed} <= depends
     assert newest <= minor
+
+
+@pytest.mark.skipif(shutil.which("lintian") is None, reason="no lintian here")
+def test_lintian_has_nothing_to_say(tree: Path) -> None:
+    said = output("lintian", "--allow-root", "--fail-on", "none", *tree.parent.glob("*.deb")).splitlines()
+    assert [line for line in said if line.startswith(("E:", "W:"))] == []
 
 
 def test_nothing_is_compiled_to_bytecode_or_lies_beside_the_libraries(tree: Path) -> None:

@@ -14,6 +14,7 @@ from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.cdi import CdiRegistry
 from crib.backends.bundle.host_resources import (
     ForeignLook,
+    check_added_mounts,
     check_log,
     find_devices,
     find_node_devices,
@@ -44,7 +45,13 @@ from crib.model.edits import ContainerEdits
 from crib.model.errors import Unavailable
 from crib.model.ids import ContainerId
 from crib.model.sandbox import NamespaceMode, ProcessIdentity
-from crib.ocispec.container import container_document, container_spec, made_mounts, runs_hooks_at_delete
+from crib.ocispec.container import (
+    container_document,
+    container_spec,
+    made_mounts,
+    runs_hooks_at_delete,
+    shares_pids,
+)
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.process import process_args
 from crib.ocispec.security import volume_label
@@ -179,9 +186,12 @@ class ContainerBundles:
             return laid
         inputs = replace(laid.inputs, edits=(*laid.inputs.edits, *map(self._cdi.with_devices, edits)))
         spec = container_spec(inputs)
-        note, asked = laid.note, spec.linux.cgroups_path
+        for one in edits:
+            check_added_mounts(one)
+        note, asked = replace(laid.note, shared_pids=shares_pids(spec)), spec.linux.cgroups_path
         if asked != inputs.cgroups_path:
             note = replace(note, cgroup=self._names.moved(self._names.pod(inputs.sandbox), asked))
+        if note != laid.note:
             self._bundles.write_note(ContainerId(inputs.id), note)
         return replace(laid, note=note, inputs=inputs, spec=spec)
 

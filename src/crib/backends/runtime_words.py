@@ -7,6 +7,7 @@ meets these in the middle of a create, and says which. Limits of an update we wr
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 
@@ -21,6 +22,7 @@ _RUNC_LINE = re.compile(
     re.MULTILINE,
 )
 """Level, message, and the fields of logrus behind it, such as ` error="no such file"`."""
+_RUNSC_LINE = re.compile(r'^\{"msg":"(?:[^"\\]|\\.)*","level":"\w+","time":"[^"]*"\}$', re.MULTILINE)
 _ASIDES = {"warning", "info", "debug"}
 _REFUSED_PROGRAM = re.compile(
     rb"(?:exec container process (?:\([^)]*\) )?`[^`]*`: .+"  # crun
@@ -104,7 +106,8 @@ def _plain(text: str, *, asides: bool) -> str:
     def message(match: re.Match[str]) -> str:
         return "" if match[1] in _ASIDES and not asides else f"{match[2]}{match[3]}".replace('\\"', '"')
 
-    return _RUNC_LINE.sub(message, _TIME_STAMP.sub("", text)).strip()[-LONGEST_WORDS:]
+    plain = _RUNSC_LINE.sub(lambda line: json.loads(line[0])["msg"], _TIME_STAMP.sub("", text))
+    return _RUNC_LINE.sub(message, plain).strip()[-LONGEST_WORDS:]
 
 
 def refused_program(log: bytes) -> str:

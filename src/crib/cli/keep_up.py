@@ -1,4 +1,4 @@
-"""`crib run --restart` and `--foreground`: pods that are kept up, by the daemon or by this program."""
+"""`crib run --foreground`: pods that are kept up by this program."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crib.cli.session import CommandError, say
-from crib.client import ClientError, kept, logs
-from crib.client.pods import Pod
-from crib.client.workloads import keeping
-from crib.stubs.node.v1.node_pb2 import KeepPodRequest
+from crib.client import ClientError, logs
 from crib.supervisor.keeper import PodKeeper, Surroundings
 from crib.wire.kept import PodReport
 
@@ -23,34 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from crib.client import Connection
-    from crib.manifest.plan import Dirs, PodPlan
+    from crib.manifest.plan import PodPlan
     from crib.wire.crilog import LogLine
     from crib.wire.kept import ContainerReport
 
 LAST_LINES_SECONDS = 2.0
 """For reading logs to their end once their containers have ended."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-async def by_daemon(connection: Connection, plan: PodPlan, dirs: Dirs) -> Pod:
-    """Hand the pod over to the daemon, and wait until it runs. CommandError when it does not, or not yet."""
-    request = KeepPodRequest(
-        namespace=plan.namespace,
-        name=plan.name,
-        uid=plan.uid,
-        pods_dir=dirs.root,
-        manifest=plan.document,
-    )
-    await kept.keep(connection, request)
-    pod = await keeping.follow(connection, plan.uid, keeping.is_settled)
-    if pod.phase == "Failed" or not (keeping.is_up(pod) or pod.phase == "Succeeded"):
-        problem = keeping.problem_of(pod) or "it has failed"
-        state = "has failed" if pod.phase == "Failed" else "does not run, and is tried again"
-        raise CommandError(
-            f"pod {plan.label} {state}: {problem} "
-            f"(crib kept shows how it is, crib down {plan.label} removes it)"
-        )
-    return Pod(pod.pod_sandbox_id, plan.sandbox, {one.name: one.id for one in pod.containers if one.id})
 
 
 class Foreground:

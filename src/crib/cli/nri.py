@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crib.cli.forms import Format
-from crib.cli.output import age, as_dict, document, table
+from crib.cli.forms import Format, is_table
+from crib.cli.output import age, as_dict, document, table, tell
 from crib.cli.session import say
+from crib.cli.tables import TableColumn
 from crib.client.plugins import plugins as listed
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ COLUMNS = (
     "FAILED",
     "AVERAGE",
     "PROBLEM",
+    TableColumn("EVENTS", wide=True),
 )
 
 
@@ -31,15 +33,20 @@ async def plugins(session: CliSession, options: NriPluginsOptions) -> None:
     """A row for each."""
     async with session.connect() as connection:
         found = await listed(connection)
-    if options.output not in (Format.TABLE, Format.WIDE):
+    if options.output is Format.NAME:
+        for one in found.plugins:
+            tell(one.name)
+        return
+    if not is_table(options.output):
         document([as_dict(one) for one in found.plugins], options.output)
         return
-    table(COLUMNS, [_row(one) for one in found.plugins], options.output)
+    table(COLUMNS, [row(one) for one in found.plugins], options.output)
     if not found.enabled:
         say("crib: there are no plugins: nri.enable is false in the configuration")
 
 
-def _row(one: NodePlugin) -> tuple[str, ...]:
+def row(one: NodePlugin) -> tuple[str, ...]:
+    """Of the table."""
     return (
         one.name or "-",
         one.state,
@@ -50,6 +57,7 @@ def _row(one: NodePlugin) -> tuple[str, ...]:
         str(one.failures),
         average(one),
         one.problem or "-",
+        ",".join(one.events) or "-",
     )
 
 

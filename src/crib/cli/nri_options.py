@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crib.cli.forms import Format, Output
+from crib.cli.forms import Format, ListOutput
 
 
 @dataclass(frozen=True)
 class NriPluginsOptions:
-    output: Output = Format.TABLE
+    output: ListOutput = Format.TABLE

@@ -12,6 +12,7 @@ from crib.cli.output import as_dict, document, short_id, tell
 from crib.cli.patience import WaitTeller
 from crib.cli.session import CommandError, say
 from crib.client import pods as client_pods
+from crib.client.workloads import keeping
 from crib.client.workloads.launch import Launch
 from crib.client.workloads.site import read_site
 from crib.manifest import late
@@ -61,10 +62,8 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
         for plan in plans:
             began = time.monotonic()
             if options.restart:
-                from crib.cli.keep_up import by_daemon
-
                 await launch.make_way(plan)
-                pod = await by_daemon(connection, plan, dirs)
+                pod = await keeping.keep(connection, plan, dirs)
             else:
                 pod = await launch.start(plan, keep=options.keep)
             results.append(await _result(connection, plan, pod, time.monotonic() - began))

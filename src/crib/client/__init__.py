@@ -35,7 +35,7 @@ from crib.client.errors import ClientError
 if TYPE_CHECKING:
     from crib.client.deadlines import deadline
     from crib.client.face import Client
-    from crib.client.specs import ContainerSpec, MountSpec, PodSpec, PortSpec, ResourceSpec
+    from crib.client.specs import CommandSpec, ContainerSpec, MountSpec, PodSpec, PortSpec, ResourceSpec
     from crib.client.sync import SyncClient
     from crib.client.views import (
         CommandResult,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from crib.wire.crilog import LogLine
     from crib.wire.portforward import Target
 
-_SPECS = ("ContainerSpec", "MountSpec", "PodSpec", "PortSpec", "ResourceSpec")
+_SPECS = ("CommandSpec", "ContainerSpec", "MountSpec", "PodSpec", "PortSpec", "ResourceSpec")
 _VIEWS = (
     "CommandResult", "Condition", "ContainerExit", "ContainerInfo", "ImageInfo", "PodContainer", "PodInfo",
     "PullReport", "RuntimeEvent", "RuntimeInfo",
@@ -73,6 +73,7 @@ __all__ = [
     "Client",
     "ClientError",
     "CommandResult",
+    "CommandSpec",
     "Condition",
     "Connection",
     "ContainerExit",

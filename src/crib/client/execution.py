@@ -10,7 +10,8 @@ from crib.client import streams
 from crib.client.connection import MAX_MESSAGE
 from crib.client.deadlines import left_of
 from crib.client.errors import Exhausted, TimedOut
-from crib.client.streams import StreamOptions
+from crib.client.specs import CommandSpec
+from crib.client.streams import ExecAs, StreamOptions
 from crib.client.views import CommandResult
 from crib.stubs.runtime.v1.api_pb2 import ExecSyncRequest
 
@@ -27,18 +28,26 @@ MARGIN = 10.0
 
 
 async def execute(
-    connection: Connection, container_id: str, argv: Sequence[str], stdin: bytes | None, timeout: float | None
+    connection: Connection,
+    container_id: str,
+    command: Sequence[str] | CommandSpec,
+    stdin: bytes | None,
+    timeout: float | None,
 ) -> CommandResult:
-    """Run it to its end: by ExecSync, or over streams where it is given something to read.
+    """Run it to its end: by ExecSync, or over streams where it reads something, or differs (CommandSpec).
 
     `timeout` is in seconds, None for no limit. TimedOut ends the command; Exhausted beyond MAX_OUTPUT.
     """
-    if stdin is None:
+    spec = command if isinstance(command, CommandSpec) else CommandSpec(command)
+    argv, differently = spec.command, ExecAs(spec.user, spec.env, spec.workdir)
+    if stdin is None and differently == ExecAs():
         return await _by_call(connection, container_id, argv, timeout)
     limit = left_of(None) if timeout is None else timeout
     try:
         async with asyncio.timeout(limit):
-            return await _by_streams(connection, container_id, argv, stdin)
+            options = StreamOptions(stdin=stdin is not None)
+            async with streams.exec(connection, container_id, argv, options, differently) as session:
+                return await _to_the_end(session, stdin, argv[0])
     except TimeoutError:
         raise TimedOut(f"{argv[0]!r} in container {container_id[:12]} still runs after {limit:g} s") from None
 
@@ -54,9 +63,7 @@ async def _by_call(
     return CommandResult(reply.exit_code, reply.stdout, reply.stderr)
 
 
-async def _by_streams(
-    connection: Connection, container_id: str, argv: Sequence[str], stdin: bytes
-) -> CommandResult:
+async def _to_the_end(session: streams.Session, stdin: bytes | None, name: str) -> CommandResult:
     out, err = bytearray(), bytearray()
 
     async def take(reader: Reader | None, into: bytearray) -> None:
@@ -64,22 +71,21 @@ async def _by_streams(
         async for data in reader:
             into += data
             if len(out) + len(err) > MAX_OUTPUT:
-                raise Exhausted(f"{argv[0]!r} wrote more than {MAX_OUTPUT} bytes")
+                raise Exhausted(f"{name!r} wrote more than {MAX_OUTPUT} bytes")
 
-    async with streams.exec(connection, container_id, argv, StreamOptions(stdin=True)) as session:
-        assert session.stdin is not None
-        readers = asyncio.gather(take(session.stdout, out), take(session.stderr, err))
-        writer = asyncio.ensure_future(_feed(session.stdin, stdin))
-        try:
-            await readers
-            return CommandResult(await session.wait(), bytes(out), bytes(err))
-        finally:
-            for task in (readers, writer):
-                task.cancel()
-            await asyncio.gather(readers, writer, return_exceptions=True)
+    readers = asyncio.gather(take(session.stdout, out), take(session.stderr, err))
+    writer = asyncio.ensure_future(_feed(session.stdin, stdin))
+    try:
+        await readers
+        return CommandResult(await session.wait(), bytes(out), bytes(err))
+    finally:
+        for task in (readers, writer):
+            task.cancel()
+        await asyncio.gather(readers, writer, return_exceptions=True)
 
 
-async def _feed(stdin: streams.Writer, data: bytes) -> None:
+async def _feed(stdin: streams.Writer | None, data: bytes | None) -> None:
     """A command that ends without reading all of it is its own affair."""
-    await stdin.write(data)
-    await stdin.close()
+    if stdin is not None and data is not None:
+        await stdin.write(data)
+        await stdin.close()

@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self
 
 from crib.client import copying, events, images, logs, lookup, manifests, pods
 from crib.client.connection import DEFAULT_TIMEOUT, Connection
@@ -16,7 +16,8 @@ from crib.client.errors import ImageNotFound, NotFound, TimedOut
 from crib.client.execution import execute
 from crib.client.images import Pulled
 from crib.client.logs import WantedLines
-from crib.client.specs import ContainerSpec, PodSpec, container_config, pod_config
+from crib.client.many import those_there
+from crib.client.specs import CommandSpec, ContainerSpec, PodSpec, container_config, pod_config
 from crib.client.streams import StreamOptions
 from crib.client.streams.listening import forwarded
 from crib.client.targets import config_of, container_id_of, pod_id_of
@@ -44,7 +45,7 @@ from crib.stubs.node.v1.node_pb2 import EventsCut, EventsRequest
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from types import TracebackType
     from typing import TypeAlias
 
@@ -56,12 +57,9 @@ if TYPE_CHECKING:
     Login: TypeAlias = tuple[str, str] | pb.AuthConfig
     """Of a registry: user name and password, or the CRI's message."""
 
-_Found = TypeVar("_Found")
 PullPolicy = Literal["missing", "always", "never"]
 PATIENCE = 30.0
 """Seconds for which a runtime may be away, for example to be restarted."""
-STATUS_CALLS = 32
-"""Questions for one pod or container that are asked at the same time."""
 
 
 class Client:
@@ -150,9 +148,7 @@ class Client:
     async def pods(self) -> list[PodInfo]:
         """All pods, the newest first."""
         listed = await lookup.pods(self.connection)
-        room = asyncio.Semaphore(STATUS_CALLS)
-        found = await asyncio.gather(*(_unless_gone(self._pod(pod.id), room) for pod in listed))
-        return [pod for pod in found if pod is not None]
+        return await those_there(self._pod(pod.id) for pod in listed)
 
     async def pod(self, target: PodLike) -> PodInfo:
         """The pod as it is now."""
@@ -166,7 +162,7 @@ class Client:
 
     async def stop_pod(self, target: PodLike, *, grace: int = 30) -> None:
         """Stop all containers of a pod, with so many seconds before SIGKILL, and the pod. Safe to repeat."""
-        await pods.stop(self.connection, await pod_id_of(self.connection, target), grace)
+        await manifests.stop(self.connection, await pod_id_of(self.connection, target), grace)
 
     async def remove_pod(self, target: PodLike) -> None:
         """Remove a pod with its containers, running or not, and its files in `pods_dir`."""
@@ -203,17 +199,20 @@ class Client:
         manifest: str | os.PathLike[str],
         *,
         replace: bool = False,
+        restart: bool = False,
         progress: Callable[[PullReport], None] | None = None,
         note: Callable[[str], None] | None = None,
     ) -> list[PodInfo]:
         """Run the pods of a Kubernetes manifest as `crib run` does: of a file, or of a text with line breaks.
 
         All is checked and pulled before anything is made. `replace` takes the place of pods of the same name.
-        `note` is called with what has no effect. InvalidRequest has everything that is wrong, a line each.
+        `restart` has the daemon keep them up until they are removed, which only crib does. `note` is called
+        with what has no effect. InvalidRequest has everything that is wrong, a line each.
         """
         listener = manifests.Listening(progress, note)
         plans = await asyncio.to_thread(manifests.read, manifest, self._dirs)
-        made = await manifests.run(self.connection, plans, self._dirs, listener, replace=replace)
+        run = manifests.keep if restart else manifests.run
+        made = await run(self.connection, plans, self._dirs, listener, replace=replace)
         return [await self._pod(pod.id) for pod in made]
 
     @contextlib.asynccontextmanager
@@ -235,9 +234,7 @@ class Client:
         listed = await lookup.containers(
             self.connection, await pod_id_of(self.connection, pod) if pod is not None else ""
         )
-        room = asyncio.Semaphore(STATUS_CALLS)
-        found = await asyncio.gather(*(_unless_gone(self._container(one.id), room) for one in listed))
-        return [container for container in found if container is not None]
+        return await those_there(self._container(one.id) for one in listed)
 
     async def container(self, target: ContainerLike, name: str = "") -> ContainerInfo:
         """The container as it is now. Of a pod it is the one called `name`.
@@ -273,7 +270,7 @@ class Client:
     async def exec(
         self,
         target: ContainerLike,
-        command: Sequence[str],
+        command: Sequence[str] | CommandSpec,
         *,
         container: str = "",
         input: bytes | None = None,
@@ -388,12 +385,3 @@ class Client:
         return copying.Container(
             self.connection, await container_id_of(self.connection, target, name), StreamOptions()
         )
-
-
-async def _unless_gone(looking: Awaitable[_Found], room: asyncio.Semaphore) -> _Found | None:
-    """What was listed may be removed before it is asked for."""
-    async with room:
-        try:
-            return await looking
-        except NotFound:
-            return None

@@ -6,22 +6,24 @@ Kubernetes) is imported when it is first used.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from crib.client import images
+from crib.client import images, pods
 from crib.client.errors import InvalidRequest, NotFound, RuntimeFailure
 from crib.client.images import Pulled
 from crib.client.views import pull_report
 from crib.stubs.runtime.v1.api_pb2 import AuthConfig, PodSandbox, PodSandboxStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator
 
     from crib.client.connection import Connection
     from crib.client.pods import Pod
     from crib.client.views import PullReport
-    from crib.manifest.plan import Dirs, Plans, PodPlan
+    from crib.client.workloads.launch import Launch
+    from crib.manifest.plan import Dirs, Plans
     from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 
@@ -83,21 +85,58 @@ async def run(
     connection: Connection, plans: Plans, dirs: Dirs, listener: Listening, *, replace: bool
 ) -> list[Pod]:
     """Check and pull everything, then start pod after pod. What was started before a failure stays."""
+    launch = await _prepared(connection, plans, dirs, listener, replace=replace)
+    for plan in plans.pods:
+        for path in plan.unkept:
+            listener.note(f"{plan.label}: {path}: no effect: nobody keeps the pod up after its start")
+    with _making_files():
+        return [await launch.start(plan) for plan in plans.pods]
+
+
+async def keep(
+    connection: Connection, plans: Plans, dirs: Dirs, listener: Listening, *, replace: bool
+) -> list[Pod]:
+    """As `run`, but the daemon starts the pods, and keeps them up. PodFailure for one that does not run."""
+    from crib.client.workloads import keeping
+
+    launch = await _prepared(connection, plans, dirs, listener, replace=replace)
+    kept = []
+    for plan in plans.pods:
+        with _making_files():
+            await launch.make_way(plan)
+        kept.append(await keeping.keep(connection, plan, dirs))
+    return kept
+
+
+async def _prepared(
+    connection: Connection, plans: Plans, dirs: Dirs, listener: Listening, *, replace: bool
+) -> Launch:
     from crib.client.workloads.launch import Launch
 
     launch = Launch(connection, dirs, listener, replace=replace)
-    for text in (*plans.notes, *(note for plan in plans.pods for note in _notes(plan))):
+    for text in (*plans.notes, *(f"{plan.label}: {note}" for plan in plans.pods for note in plan.notes)):
         listener.note(text)
-    try:
+    with _making_files():
         await launch.prepare(plans.pods)
-        return [await launch.start(plan) for plan in plans.pods]
+    return launch
+
+
+@contextlib.contextmanager
+def _making_files() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise RuntimeFailure(f"cannot make the files of a pod: {error}") from error
 
 
-def _notes(plan: PodPlan) -> Sequence[str]:
-    unkept = (f"{path}: no effect: nobody keeps the pod up after its start" for path in plan.unkept)
-    return [f"{plan.label}: {text}" for text in (*plan.notes, *unkept)]
+async def stop(connection: Connection, pod_id: str, grace: int) -> None:
+    """Stop a pod; who keeps it up stops it, and leaves it so."""
+    from crib.client.workloads import keeping
+
+    for pod in await keeping.all_kept(connection):
+        if pod.pod_sandbox_id == pod_id and await keeping.stop(connection, pod.uid, grace):
+            return
+    await pods.stop(connection, pod_id, grace)
 
 
 async def remove(connection: Connection, status: PodSandboxStatus, dirs: Dirs) -> None:

@@ -85,6 +85,20 @@ class PodSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandSpec:
+    """A command that differs from its container's first process; only crib can do that.
+
+    `user` is NAME or UID, perhaps with :GROUP, of the container's own passwd and group; `workdir` is
+    absolute. What is empty does not differ.
+    """
+
+    command: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    workdir: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """A container. Without `command` and `args` it runs the image's own. `user`: UID, UID:GID or a name."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from crib.config import nri_rules
 from crib.config.carrying import ANY, KeyCarrier, Put, Rule, Rules, level, no, parsed, seconds, through, to
 from crib.config.faults import ConfigError, Fault
 from crib.config.places import Path
@@ -183,5 +184,6 @@ RULES: Rules = {
     ("cri", "registry", "configs"): no(_HOSTS),
     ("cri", "registry", "auths"): no(_HOSTS),
     ("cri", "registry", "headers"): no(_HOSTS),
+    **nri_rules.containerd(("plugins", "io.containerd.nri.v1.nri")),
     ("proxy_plugins",): no("crib has no plugins of containerd's kind"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from crib.config import nri_rules
 from crib.config.carrying import ANY, KeyCarrier, Put, Rule, Rules, level, no, pairs, seconds, through, to
 from crib.config.checks import MIN_LOG_SIZE
 
@@ -130,6 +131,7 @@ RULES: Rules = {
         lambda paths: [path.rstrip("/") for path in paths], "network", "cni_bin_dirs"
     ),
     ("crio", "network", "cni_default_network"): to("network", "cni_default_network"),
+    **nri_rules.crio(),
     ("crio", "metrics", "enable_metrics"): no("metrics are always on; metrics_port says where"),
     ("crio", "metrics", "metrics_port"): _metrics_port,
     ("crio", "tracing", "enable_tracing"): no("an endpoint turns it on"),

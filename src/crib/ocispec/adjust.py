@@ -7,7 +7,7 @@ and each part of it has one plugin that it is from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from crib.model.edits import ContainerEdits
 from crib.model.ids import ContainerId
@@ -78,14 +78,14 @@ class Answers:
 
     def _put(self, update: ContainerUpdate) -> None:
         if self._asked is not None and update.container == self._container:
-            self._asked = overlaid(self._asked, update.change)
+            self._asked = update.change.over(self._asked)
             self._changed = True
             return
         before = self._updates.get(update.container)
         if before is not None:
             update = replace(
                 update,
-                change=overlaid(before.change, update.change),
+                change=update.change.over(before.change),
                 plugin=", ".join(dict.fromkeys((before.plugin, update.plugin))),
                 ignore_failure=before.ignore_failure and update.ignore_failure,
             )
@@ -93,12 +93,3 @@ class Answers:
 
     def _owners(self, container: ContainerId) -> Owners:
         return self.owners.setdefault(container, Owners())
-
-
-def overlaid(below: ResourceChange, above: ResourceChange) -> ResourceChange:
-    """Both changes; where both say something `above` holds."""
-    changes = {one.name: getattr(above, one.name) for one in fields(above)}
-    changes = {name: value for name, value in changes.items() if value not in (None, {})}
-    for name in ("hugepage_limits", "unified"):
-        changes[name] = {**getattr(below, name), **getattr(above, name)}
-    return replace(below, **changes)

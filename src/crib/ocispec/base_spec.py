@@ -6,8 +6,11 @@ request without a word on it would be granted something that nobody asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
+
+from crib.model.edits import ContainerEdits
 
 _DECIDED: tuple[str, ...] = (
     "ociVersion",
@@ -64,6 +67,58 @@ def usable_part(base: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
     if not all(isinstance(entry, str) and "=" in entry for entry in env):
         raise ValueError("process.env must be a list of NAME=VALUE")
     return kept, tuple(dropped)
+
+
+def without_removed(base: Mapping[str, Any], edits: Sequence[ContainerEdits]) -> Mapping[str, Any]:
+    """The base without what edits have taken away: it would hold again, as the spec says nothing there."""
+    for one in edits:
+        removed = one.removed
+        changes: dict[str, Callable[[Any], Any]] = {
+            "process.env": partial(_others, "", removed.env),
+            "mounts": partial(_others, "destination", removed.mounts),
+            "annotations": partial(_but, removed.annotations),
+            "linux.sysctl": partial(_but, removed.sysctls),
+            "linux.netDevices": partial(_but, removed.net_devices),
+            **dict.fromkeys(_taken_away(one), _nothing),
+        }
+        for dotted, change in changes.items():
+            base = _changed(base, dotted, change)
+    return base
+
+
+def _taken_away(edits: ContainerEdits) -> Iterator[str]:
+    """Fields that are to have no value at all."""
+    if edits.io_priority is not None and not edits.io_priority.class_:
+        yield "process.ioPriority"
+    if edits.scheduler is not None and not edits.scheduler.policy:
+        yield "process.scheduler"
+    if edits.removed.rdt or edits.resources.rdt_class == "":
+        yield "linux.intelRdt"
+    if edits.resources.blockio_class == "":
+        yield "linux.resources.blockIO"
+
+
+def _changed(table: Mapping[str, Any], dotted: str, change: Callable[[Any], Any]) -> Mapping[str, Any]:
+    """With another value at a place, if there is one; without the place where that is None."""
+    name, _, rest = dotted.partition(".")
+    if name not in table:
+        return table
+    value = _changed(table[name], rest, change) if rest else change(table[name])
+    kept = _but((name,), table)
+    return kept if value is None else {**kept, name: value}
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def _but(gone: Sequence[str], table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in gone}
+
+
+def _others(key: str, gone: Sequence[str], elements: Sequence[Any]) -> list[Any]:
+    """Those that are not called so: by a member, or as variables are."""
+    return [one for one in elements if (one[key] if key else one.partition("=")[0]) not in gone]
 
 
 def merged(base: Mapping[str, Any], ours: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from crib.ocispec.annotations import spec_annotations
-from crib.ocispec.base_spec import merged, merged_lists
+from crib.ocispec.base_spec import merged, merged_lists, without_removed
 from crib.ocispec.classes import intel_rdt
 from crib.ocispec.devices import device_nodes
 from crib.ocispec.edits import edited
@@ -51,9 +51,10 @@ def container_spec(inputs: ContainerInputs) -> oci.Spec:
 
 def made_mounts(inputs: ContainerInputs, spec: oci.Spec) -> tuple[oci.Mount, ...]:
     """All mounts of `container_document`, those of the base spec too, in the order of their making."""
-    if not inputs.base_spec.get("mounts"):
+    base = without_removed(inputs.base_spec, inputs.edits)
+    if not base.get("mounts"):
         return spec.mounts
-    every = merged_lists("mounts", inputs.base_spec["mounts"], msgspec.to_builtins(spec.mounts))
+    every = merged_lists("mounts", base["mounts"], msgspec.to_builtins(spec.mounts))
     return tuple(
         oci.Mount(
             destination=mount["destination"],
@@ -72,10 +73,16 @@ def container_document(inputs: ContainerInputs, spec: oci.Spec) -> bytes:
     """
     if not inputs.base_spec:
         return oci.encode(spec)
-    return msgspec.json.encode(merged(inputs.base_spec, msgspec.to_builtins(spec)))
+    base = without_removed(inputs.base_spec, inputs.edits)
+    return msgspec.json.encode(merged(base, msgspec.to_builtins(spec)))
 
 
 def runs_hooks_at_delete(inputs: ContainerInputs, spec: oci.Spec) -> bool:
     """Whether the runtime's delete has more to do than to remove what it made (poststop hooks)."""
     ours = spec.hooks is not None and bool(spec.hooks.poststop)
     return ours or bool(inputs.base_spec.get("hooks", {}).get("poststop"))
+
+
+def shares_pids(spec: oci.Spec) -> bool:
+    """Whether the container has no pid namespace of its own: others live on when its first process ends."""
+    return not any(one.type == "pid" and not one.path for one in spec.linux.namespaces)

@@ -16,6 +16,7 @@ from crib.ocispec.annotations import without_filter
 from crib.ocispec.edits_checks import check_edits
 from crib.ocispec.edits_resources import settled, with_limits
 from crib.ocispec.inputs import ContainerInputs
+from crib.ocispec.process import oom_score_adj
 from crib.wire import oci_runtime as oci
 
 _STAGES: Mapping[str, str] = {
@@ -48,7 +49,12 @@ def edited(inputs: ContainerInputs, spec: oci.Spec) -> oci.Spec:
             spec = _checked(spec, rule.edits, inputs)
     for edits in inputs.edits:
         spec = _checked(spec, edits, inputs)
-    return settled(inputs, made, spec)
+    spec = settled(inputs, made, spec)
+    score = spec.process.oom_score_adj
+    if score == made.process.oom_score_adj or score is None:
+        return spec
+    process = msgspec.structs.replace(spec.process, oom_score_adj=oom_score_adj(score, inputs.host))
+    return msgspec.structs.replace(spec, process=process)
 
 
 def _checked(spec: oci.Spec, edits: ContainerEdits, inputs: ContainerInputs) -> oci.Spec:
@@ -218,8 +224,9 @@ def _with_devices(linux: oci.Linux, user: oci.User, edits: ContainerEdits) -> oc
         return linux
     nodes = {node.path: node for node in linux.devices}
     rules = list(linux.resources.devices) if linux.resources is not None else []
-    taken = [nodes.pop(path) for path in edits.removed.devices if path in nodes]
-    rules = [rule for rule in rules if not any(_is_for(rule, node) for node in taken)]
+    for path in edits.removed.devices:
+        if path in nodes:
+            _remove_rule(rules, nodes.pop(path))
     for device in edits.devices:
         nodes[device.path] = _node(device, user)
         rules.append(
@@ -241,9 +248,13 @@ def _with_devices(linux: oci.Linux, user: oci.User, edits: ContainerEdits) -> oc
     return msgspec.structs.replace(linux, devices=tuple(nodes.values()), resources=resources)
 
 
-def _is_for(rule: oci.DeviceRule, node: oci.Device) -> bool:
-    """Whether the rule lets the container use this device and no other."""
-    return rule.allow and (rule.type, rule.major, rule.minor) == (node.type, node.major, node.minor)
+def _remove_rule(rules: list[oci.DeviceRule], node: oci.Device) -> None:
+    """The one that came with the node: the last, as a default device may be the same one."""
+    for position in range(len(rules) - 1, -1, -1):
+        rule = rules[position]
+        if rule.allow and (rule.type, rule.major, rule.minor) == (node.type, node.major, node.minor):
+            del rules[position]
+            return
 
 
 def _node(device: AddedDevice, user: oci.User) -> oci.Device:

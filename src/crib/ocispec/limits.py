@@ -34,6 +34,8 @@ def _files_v1(limits: oci.Resources) -> dict[str, str]:
                 ("cpu.shares", cpu.shares),
                 ("cpu.cfs_period_us", cpu.period),
                 ("cpu.cfs_quota_us", cpu.quota),
+                ("cpu.rt_period_us", cpu.realtime_period),
+                ("cpu.rt_runtime_us", cpu.realtime_runtime),
                 ("cpuset.cpus", cpu.cpus or None),
                 ("cpuset.mems", cpu.mems or None),
             )
@@ -44,6 +46,18 @@ def _files_v1(limits: oci.Resources) -> dict[str, str]:
             files["memory.limit_in_bytes"] = str(memory.limit)
         if memory.swap is not None:
             files["memory.memsw.limit_in_bytes"] = str(memory.swap)
+        files |= {
+            key: str(int(value))
+            for key, value in (
+                ("memory.soft_limit_in_bytes", memory.reservation),
+                ("memory.kmem.limit_in_bytes", memory.kernel),
+                ("memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp),
+                ("memory.swappiness", memory.swappiness),
+                ("memory.oom_control", memory.disable_oom_killer),
+                ("memory.use_hierarchy", memory.use_hierarchy),
+            )
+            if value is not None
+        }
     for page in limits.hugepage_limits:
         files[f"hugetlb.{page.page_size}.limit_in_bytes"] = str(page.limit)
     return files
@@ -66,6 +80,8 @@ def _files_v2(limits: oci.Resources) -> dict[str, str]:
             files["memory.max"] = _or_max(memory.limit)
         if memory.swap is not None:
             files["memory.swap.max"] = _or_max(_swap_beyond(memory))
+        if memory.reservation is not None:
+            files["memory.low"] = _or_max(memory.reservation)
     for page in limits.hugepage_limits:
         files[f"hugetlb.{page.page_size}.max"] = str(page.limit)
     return files

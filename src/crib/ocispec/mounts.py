@@ -96,8 +96,12 @@ def _declared(volume: DeclaredVolume) -> oci.Mount:
 
 def rootfs_propagation(inputs: ContainerInputs) -> str:
     """Mounts that are to propagate need a root that lets them through (kernel, sharedsubtree)."""
-    asked = {mount.propagation for mount in inputs.config.mounts}
+    asked = [mount.propagation for mount in inputs.config.mounts]
     if MountPropagation.BIDIRECTIONAL in asked:
+        if inputs.handler.own_kernel:
+            at = asked.index(MountPropagation.BIDIRECTIONAL)
+            problem = f"handler {inputs.handler.name}: no mount comes back from a kernel of the pod's own"
+            raise InvalidRequest(problem, field=f"mounts[{at}].propagation")
         return "rshared"
     return "rslave" if MountPropagation.HOST_TO_CONTAINER in asked else ""
 

@@ -60,23 +60,23 @@ class Hook(_Shape, frozen=True):
     timeout: int | None = None
 
 
+class IntelRdt(_Shape, frozen=True):
+    """SPEC.md, intelRdt; up to 1.0 with two monitoring groups in place of `enableMonitoring`."""
+
+    clos_id: str = msgspec.field(default="", name="closID")
+    l3_cache_schema: str = ""
+    mem_bw_schema: str = ""
+    schemata: tuple[str, ...] = ()
+    enable_monitoring: bool = False
+    enable_cmt: bool = msgspec.field(default=False, name="enableCMT")
+    enable_mbm: bool = msgspec.field(default=False, name="enableMBM")
+
+
 class NetDevice(_Shape, frozen=True):
     """SPEC.md, netDevices: an interface of the host, and its name in the container (empty: the same)."""
 
     host_interface_name: str
     name: str = ""
-
-
-class IntelRdt(_Shape, frozen=True):
-    """SPEC.md, intelRdt."""
-
-    clos_id: str = msgspec.field(default="", name="closID")
-    l3_cache_schema: str = msgspec.field(default="", name="l3CacheSchema")
-    mem_bw_schema: str = ""
-    schemata: tuple[str, ...] = ()
-    enable_cmt: bool = msgspec.field(default=False, name="enableCMT")
-    enable_mbm: bool = msgspec.field(default=False, name="enableMBM")
-    enable_monitoring: bool = False
 
 
 class Edits(_Shape, frozen=True):

@@ -15,11 +15,20 @@ import pytest
 
 from crib.backends.known_processes import is_alive
 from crib.backends.network.interfaces import bring_loopback_up
+from crib.backends.oci import exec as exec_module
 from crib.engine.containers.execute import run_command
 from crib.host.pidfds import signal_process
-from crib.model.container import ContainerRecord, ContainerSecurity, ExecCommand, Exit
+from crib.model.container import (
+    ContainerRecord,
+    ContainerSecurity,
+    ExecCommand,
+    Exit,
+    Mount,
+    MountPropagation,
+)
+from crib.model.ends import OomLevel
 from crib.model.errors import Broken, InvalidRequest, TimedOut, Unavailable
-from crib.model.sandbox import NamespaceMode, NamespaceOptions
+from crib.model.sandbox import NamespaceMode, NamespaceOptions, Resources
 from crib.model.settings import HandlerSettings
 from crib.model.streams import ExecProcess, PodAddress
 from crib.ports.networks import PodNetwork
@@ -27,6 +36,7 @@ from tests.contract.handler_lab import line, rest
 from tests.system.labs.oci_pods import (
     FOREVER,
     OWN_PIDS,
+    cgroup_of,
     config,
     output,
     pod,
@@ -204,3 +214,75 @@ async def test_a_server_in_a_pod_is_dialled(lab: OciLab) -> None:
                     await asyncio.sleep(0.05)
             assert await stream.read() == b"hello\n"
             stream.abort()
+
+
+async def test_a_privileged_container_runs_with_all_rights_that_its_kernel_knows(lab: OciLab) -> None:
+    powers = ContainerSecurity(privileged=True, namespaces=OWN_PIDS)
+    async with pod(lab) as plain:
+        security = replace(plain.config.security, privileged=True)
+        sandbox = replace(plain, config=replace(plain.config, security=security))
+        script = "grep CapEff /proc/self/status"
+        exit_, text = await run_to_end(lab, sandbox, config("sh", "-c", script, security=powers))
+        assert exit_.code == 0, text
+        assert int(text.split()[1], 16) >> 21 & 1, "CAP_SYS_ADMIN"
+
+
+async def test_a_volume_that_should_propagate_to_the_host_is_refused(lab: OciLab) -> None:
+    back = Mount("/tmp", "/volume", propagation=MountPropagation.BIDIRECTIONAL)
+    async with pod(lab) as sandbox:
+        record = lab.container(sandbox, config(*FOREVER, mounts=(back,)))
+        try:
+            with pytest.raises(InvalidRequest, match="no mount comes back") as caught:
+                await lab.create(record, sandbox)
+            assert caught.value.field == "mounts[0].propagation"
+        finally:
+            await lab.handler.containers.delete(record)
+
+
+async def test_a_pod_that_runs_out_of_memory_says_so_for_its_containers(lab: OciLab) -> None:
+    limits = Resources(memory_limit_in_bytes=128 << 20)
+    async with pod(lab, resources=limits) as sandbox, told(lab) as exits:
+        hungry = config("dd", "if=/dev/zero", "of=/dev/null", "bs=400M", "count=1")
+        async with running(lab, sandbox, hungry) as record:
+            found = await exit_of(exits, record)
+            assert (found.code, found.oom_killed) == (137, True)
+            assert found.oom is not None
+            assert found.oom.level is OomLevel.POD
+
+
+async def test_contained_commands_of_an_earlier_daemon_are_ended_on_the_pods_kernel_too(
+    lab: OciLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
+        with monkeypatch.context() as patch:
+            patch.setattr(exec_module, "new_name", lambda: "exec-abc-0")
+            process = ExecProcess(("sleep", "4444"), stdout=True, contained=True)
+            session = await lab.handler.streams.exec(record, process)
+        assert "4444" in await output(lab, record, "ps")
+        await lab.handler.sweep(lambda: {sandbox.id, record.id})
+        assert await session.wait() == 137
+        await session.close()
+        assert "4444" not in await output(lab, record, "ps")
+
+
+async def test_what_a_container_leaves_behind_in_shared_pids_ends_with_it(lab: OciLab) -> None:
+    together = ContainerSecurity(namespaces=NamespaceOptions(pid=NamespaceMode.POD))
+    async with (
+        pod(lab, pid=NamespaceMode.POD) as sandbox,
+        told(lab) as exits,
+        running(lab, sandbox, config(*FOREVER, security=together)) as watching,
+    ):
+        script = config("sh", "-c", "sleep 5555 & exit 4", security=together)
+        async with running(lab, sandbox, script) as record:
+            assert (await exit_of(exits, record)).code == 4
+            assert "5555" not in await output(lab, watching, "ps")
+
+
+async def test_a_containers_limits_do_not_reach_what_stands_in_for_it(lab: OciLab) -> None:
+    least = Resources(memory_limit_in_bytes=1 << 20, cpu_quota=1000, cpu_period=100_000)
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER, resources=least)) as record:
+        await lab.handler.containers.update(record, replace(least, memory_limit_in_bytes=2 << 30))
+        v2 = lab.environment.host.cgroup_layout == "v2"
+        file, unlimited = ("memory.max", "max") if v2 else ("memory.limit_in_bytes", "9223372036854771712")
+        assert lab.environment.cgroups.read(cgroup_of(lab, record), file).strip() == unlimited
+        assert await output(lab, record, "echo", "lives") == "lives\n"

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from crib.client import lookup
+from crib.client import Client, kept, lookup
+from crib.client.errors import PodFailure
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.system.labs.daemon import COMMAND_SECONDS, Cri, Cribd, crib, running_cribd, until
 from tests.system.labs.keeping import (
+    SLEEPS,
     KeepingCribd,
     keeping_story,
     manifest,
@@ -25,6 +27,8 @@ from tests.system.labs.keeping import (
 )
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
+
+NOTHING = {"exec": {"command": ["true"]}}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,28 @@ async def test_a_container_that_ends_is_started_again_until_the_pod_is_taken_dow
     assert not unit.exists()
     assert not await lookup.pods(cri.connection)
     assert not any((tmp_path / "pods").iterdir())
+
+
+async def test_a_program_has_the_daemon_keep_pods_up_until_it_stops_or_removes_them(
+    cribd: Cribd, cri: Cri, tmp_path: Path
+) -> None:
+    path = manifest(tmp_path, f"[ -e /been ] || {{ touch /been; exit 3; }}; {SLEEPS}", livenessProbe=NOTHING)
+    notes: list[str] = []
+    async with Client(str(cribd.socket), pods_dir=str(tmp_path / "pods")) as client:
+        (pod,) = await client.run_manifest(path, restart=True, note=notes.append)
+        assert notes == [], "nothing is without effect"
+        await running(cri, restarts=1)
+        with pytest.raises(PodFailure, match="is kept up"):
+            await client.run_manifest(path, restart=True)
+        await client.stop_pod(pod, grace=0)
+        kept_pod = await the_pod(cri)
+        assert (kept_pod.wanted, kept_pod.phase) == (False, "Stopped")
+        await client.remove_pod(pod)
+        assert not (await kept.everything(client.connection)).pods
+        broken = manifest(tmp_path, "exit 4", policy="Never")
+        with pytest.raises(PodFailure, match=r"pod default/web has failed: .*\(crib kept shows how it is"):
+            await client.run_manifest(broken, restart=True)
+        await client.remove_pod("web")
 
 
 async def test_a_pod_that_is_not_live_is_restarted_with_its_hooks(

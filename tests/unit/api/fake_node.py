@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +41,7 @@ from crib.model.image import (
     PullOrder,
 )
 from crib.model.metrics import Metered, PodMetrics
+from crib.model.plugin_status import PluginStatus
 from crib.model.registry import Credential, RegistryHost
 from crib.model.sandbox import (
     NetworkAttachment,
@@ -154,7 +155,9 @@ class FakeNode:
         self.admission = Admission(1)
         self.describe = self._describe
         self.insight = FakeInsight()
+        self.plugin_statuses: Callable[[], Sequence[PluginStatus]] = tuple
         self.check: Any = None
+        self.plugin_statuses: Callable[[], Sequence[PluginStatus]] = tuple
         self.sandboxes = SimpleNamespace(
             run=self._verb("run", sandbox().id),
             stop=self._verb("stop sandbox"),

@@ -142,6 +142,17 @@ def test_an_unreadable_row_is_set_aside_with_the_reason_and_the_others_are_read(
     assert list(records.load().sandboxes) == [good]
 
 
+async def test_a_row_that_is_set_aside_after_the_disk_has_it_is_moved_there_too(
+    paths: Paths, database: Database, records: SqliteRecords, quick: None
+) -> None:
+    database.pods.connection.execute("INSERT INTO sandboxes VALUES ('torn', x'00ff')")
+    async with watched(database) as seen:
+        await seen.until(lambda: os.path.exists(paths.database) and on_disk(paths) == ["torn"])
+        assert list(records.load().sandboxes) == []
+        await seen.until(lambda: on_disk(paths) == [])
+    assert on_disk(paths, "SELECT id FROM unreadable") == ["torn"]
+
+
 def test_a_row_of_a_state_that_is_not_known_is_set_aside(database: Database, records: SqliteRecords) -> None:
     sandbox = full_sandbox()
     records.put_sandbox(sandbox)

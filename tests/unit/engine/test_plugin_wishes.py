@@ -249,6 +249,21 @@ async def test_a_container_that_ends_while_the_first_plugin_comes_is_told_of_aft
             assert there.containers == ()
 
 
+async def test_a_pod_that_ends_while_the_first_plugin_comes_is_told_of_afterwards(world: World) -> None:
+    pod = await world.pod()
+    container = await world.running(pod)
+    async with bounded():
+        async with host(world).alone():
+            removal = asyncio.ensure_future(world.node.sandboxes.remove(pod))
+            await ended(world, container)
+            await turns()
+            world.plugins.present = True
+        await removal
+    assert world.plugins.moments() == [
+        *("StopContainer", "StopPodSandbox", "RemoveContainer", "RemovePodSandbox")
+    ]
+
+
 async def test_a_plugin_that_comes_again_after_a_restart_learns_the_true_state(world: World) -> None:
     pod = await world.pod()
     kept, lost = await world.running(pod, "kept"), await world.running(pod, "lost")

@@ -17,6 +17,7 @@ from crib.model.errors import CribError
 from crib.model.events import ContainerEvent, EventType
 from crib.model.facts import LoopLag, ThreadWait, Vitals, WorkerFigures
 from crib.model.ids import SandboxId
+from crib.model.plugin_status import PluginState, PluginStatus
 from crib.model.settings import LogSettings
 from crib.model.tallies import LIMIT, CallFigures, Tally
 from crib.observe import logs
@@ -217,6 +218,16 @@ async def a_line_in_the_log(lab: Lab) -> None:
         logging.captureWarnings(False)
 
 
+async def a_node_plugin(lab: Lab) -> None:
+    plugins, name = lab.world.plugins, "10-topology"
+    plugins.known = (PluginStatus(name, PluginState.READY, since=1, pid=7, installed=False),)
+    with suppress(ValueError), plugins.figures.calls.timed(name, "CreateContainer"):
+        raise ValueError
+    figures = plugins.figures
+    for tally in (figures.timeouts, figures.dropped, figures.updates, figures.evictions):
+        tally.add((name,))
+
+
 WHAT_MOVES: dict[str, Callable[[Lab], Awaitable[None]]] = {
     "crib_ready": readiness,
     "crib_faults": a_fault,
@@ -263,6 +274,13 @@ WHAT_MOVES: dict[str, Callable[[Lab], Awaitable[None]]] = {
     "crib_loop_longest_stall_seconds": trouble,
     "crib_log_records_total": a_line_in_the_log,
     "crib_log_bytes_total": a_line_in_the_log,
+    "crib_nri_plugins": a_node_plugin,
+    "crib_nri_call_duration_seconds": a_node_plugin,
+    "crib_nri_call_failures_total": a_node_plugin,
+    "crib_nri_call_timeouts_total": a_node_plugin,
+    "crib_nri_plugins_dropped_total": a_node_plugin,
+    "crib_nri_container_updates_total": a_node_plugin,
+    "crib_nri_evictions_total": a_node_plugin,
 }
 CONSTANT = {"crib_build_info", "crib_verb_places"}
 

@@ -11,8 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from crib.model.container import Capabilities, ContainerSecurity, Device, Mount, MountPropagation
-from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits
+from crib.model.edits import (
+    AddedDevice,
+    AddedDeviceRule,
+    AddedHook,
+    AddedMount,
+    ContainerEdits,
+    RdtChange,
+    Removals,
+    SetIoPriority,
+    SetMemoryPolicy,
+    SetNamespace,
+    SetRlimit,
+    SetScheduler,
+)
 from crib.model.image import ImageConfig
+from crib.model.resource_change import ResourceChange
 from crib.model.sandbox import (
     IdMapping,
     NamespaceMode,
@@ -27,6 +41,7 @@ from crib.model.settings import ContainerDefaults, HandlerSettings, NodeMount
 from crib.ocispec.defaults import node_mounts
 from crib.ocispec.inputs import ContainerInputs, DeclaredVolume, HookRule, HostDevice
 from crib.ocispec.origins import origins, whole_document
+from crib.wire import oci_runtime as oci
 from tests.unit.ocispec.inputs_for_tests import HOST, inputs, sandbox, with_config, with_security
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "ocispec"
@@ -130,6 +145,57 @@ def edits() -> ContainerInputs:
         mounts=(AddedMount("/data", "/other", options=("rbind", "ro")),),
     )
     return replace(asked, mount_sources=("/host/data",), edits=(first, second))
+
+
+def plugins() -> ContainerInputs:
+    """Everything that node plugins can change, the second partly over the first."""
+    asked = with_config(
+        resources=Resources(cpu_shares=512, memory_limit_in_bytes=64 << 20),
+        envs=(("A", b"container"), ("B", b"container")),
+        annotations={"example.com/a": "container"},
+    )
+    first = ContainerEdits(
+        "NRI 10-first",
+        env=(("A", "first"), ("C", "first")),
+        annotations=(("example.com/first", "1"),),
+        args=("/bin/first", "x"),
+        rlimits=(SetRlimit("RLIMIT_CORE", 5, 4),),
+        devices=(AddedDevice("/dev/first", "c", 1, 3, "rw", uid=0, gid=0),),
+        device_rules=(AddedDeviceRule(True, "b", 8, None, "r"),),
+        hooks=(AddedHook("poststart", "/bin/first"),),
+        cdi_devices=("vendor.example/gpu=0",),
+        injected=(ContainerEdits("CDI vendor.example/gpu=0", env=(("GPU", "0"),)),),
+        oom_score_adj=77,
+        io_priority=SetIoPriority("IOPRIO_CLASS_BE", 3),
+        sysctls=(("net.core.somaxconn", "1024"),),
+        net_devices=(("eth7", "net0"),),
+        rdt=RdtChange("gold", ("MB:0=50",), enable_monitoring=True),
+    )
+    second = ContainerEdits(
+        "NRI 20-second",
+        removed=Removals(
+            env=("C",), mounts=("/dev/mqueue",), args=True, namespaces=("uts",), annotations=("x",)
+        ),
+        env=(("C", "second"),),
+        args=("/bin/second",),
+        mounts=(AddedMount("/data", "/other", options=("rbind", "ro", "rslave")),),
+        hooks=(AddedHook("poststart", "/bin/second"),),
+        resources=ResourceChange(
+            memory_limit=32 << 20,
+            memory_reservation=16 << 20,
+            cpu_quota=20_000,
+            cpuset_cpus="0-1",
+            pids_limit=50,
+            hugepage_limits={"2MB": 4 << 20},
+            blockio_class="slow",
+        ),
+        cgroups_path="/kubepods/pod1/c/inner",
+        scheduler=SetScheduler("SCHED_BATCH", nice=5),
+        namespaces=(SetNamespace("ipc"),),
+        memory_policy=SetMemoryPolicy("MPOL_BIND", "0", ("MPOL_F_STATIC_NODES",)),
+        seccomp=b'{"defaultAction": "SCMP_ACT_ALLOW"}',
+    )
+    return replace(asked, edits=(first, second), blockio_classes={"slow": oci.BlockIo(weight=50)})
 
 
 def limits() -> ContainerInputs:
@@ -261,6 +327,7 @@ CASES = {
     "mounts": mounts,
     "devices": devices,
     "edits": edits,
+    "plugins": plugins,
     "limits": limits,
     "limits-v2": limits_v2,
     "handler": handler,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,14 +10,17 @@ import pytest
 from crib.model.edits import (
     ContainerEdits,
     RdtChange,
+    Removals,
     SetIoPriority,
     SetMemoryPolicy,
+    SetNamespace,
     SetScheduler,
 )
 from crib.model.errors import Broken
 from crib.model.resource_change import ResourceChange
 from crib.model.sandbox import Resources
-from crib.ocispec.container import container_spec
+from crib.ocispec.base_spec import usable_part
+from crib.ocispec.container import container_document, container_spec, made_mounts, shares_pids
 from crib.ocispec.edits import with_edits
 from crib.ocispec.inputs import ContainerInputs
 from crib.wire import oci_runtime as oci
@@ -168,3 +172,48 @@ def test_a_network_device_keeps_its_name_unless_it_gets_another() -> None:
     edits = ContainerEdits("NRI 10-a", net_devices=(("eth1", ""), ("eth2", "lan")))
     spec = with_edits(container_spec(inputs()), edits)
     assert spec.linux.net_devices == {"eth1": oci.NetDevice("eth1"), "eth2": oci.NetDevice("lan")}
+
+
+def test_what_an_edit_removes_does_not_come_back_from_the_base_spec() -> None:
+    base, _ = usable_part(
+        {
+            "annotations": {"base": "1", "kept": "1"},
+            "process": {"env": ["BASE=1", "KEPT=1"], "ioPriority": {"class": "IOPRIO_CLASS_BE"}},
+            "mounts": [{"destination": "/base", "type": "tmpfs"}, {"destination": "/kept", "type": "tmpfs"}],
+            "linux": {"sysctl": {"kernel.base": "1"}, "intelRdt": {"closID": "x"}},
+        }
+    )
+    removed = Removals(
+        annotations=("base",), env=("BASE",), mounts=("/base",), sysctls=("kernel.base",), rdt=True
+    )
+    edits = ContainerEdits("NRI 10-a", removed=removed, io_priority=SetIoPriority(""))
+    plain = inputs(base_spec=base, edits=(edits,))
+    spec = container_spec(plain)
+    made = json.loads(container_document(plain, spec))
+    assert made["annotations"]["kept"] == "1"
+    assert "base" not in made["annotations"]
+    assert made["process"]["env"][0] == "KEPT=1"
+    assert "ioPriority" not in made["process"]
+    assert "intelRdt" not in made["linux"]
+    assert made["linux"]["sysctl"] == {}
+    for mounts in (made["mounts"], [{"destination": one.destination} for one in made_mounts(plain, spec)]):
+        assert "/kept" in [one["destination"] for one in mounts]
+        assert "/base" not in [one["destination"] for one in mounts]
+    again = ContainerEdits("NRI 20-b", env=(("BASE", "2"),))
+    both = replace(plain, edits=(edits, again))
+    assert "BASE=2" in json.loads(container_document(both, container_spec(both)))["process"]["env"]
+
+
+def test_nobody_goes_below_the_daemons_own_score_where_the_host_does_not_let_him() -> None:
+    edits = ContainerEdits("NRI 10-a", oom_score_adj=-900)
+    host = replace(HOST, may_lower_oom=False, oom_score_adj=-500)
+    assert container_spec(inputs(edits=(edits,), host=host)).process.oom_score_adj == -500
+    assert container_spec(inputs(edits=(edits,))).process.oom_score_adj == -900
+
+
+def test_without_a_pid_namespace_of_its_own_a_container_does_not_end_with_its_first_process() -> None:
+    assert not shares_pids(container_spec(inputs()))
+    removed = ContainerEdits("NRI 10-a", removed=Removals(namespaces=("pid",)))
+    joined = ContainerEdits("NRI 10-a", namespaces=(SetNamespace("pid", "/proc/1/ns/pid"),))
+    for edits in (removed, joined):
+        assert shares_pids(container_spec(inputs(edits=(edits,))))

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crib.model.errors import InvalidRequest
+from crib.model.resource_change import ResourceChange
 from crib.model.sandbox import Resources, merged
+from crib.ocispec.edits_resources import with_limits
 from crib.ocispec.limits import cpu_weight, limit_files, pod_limits
 from crib.ocispec.resources import cgroup_limits, resources
 from crib.wire import oci_runtime as oci
@@ -40,6 +42,32 @@ def test_version_1_has_a_file_for_each_limit() -> None:
         ("memory.memsw.limit_in_bytes", str(96 * MIB)),
         ("hugetlb.2MB.limit_in_bytes", str(4 * MIB)),
     )
+
+
+def test_limits_that_only_plugins_ask_for_have_files_too() -> None:
+    change = ResourceChange(
+        memory_reservation=4096,
+        memory_swappiness=10,
+        memory_disable_oom_killer=True,
+        memory_kernel=8192,
+        memory_kernel_tcp=1024,
+        cpu_realtime_runtime=5,
+        cpu_realtime_period=10,
+        pids_limit=9,
+    )
+    assert dict(limit_files(with_limits(oci.Resources(), change), "v1")) == {
+        "cpu.rt_period_us": "10",
+        "cpu.rt_runtime_us": "5",
+        "memory.soft_limit_in_bytes": "4096",
+        "memory.kmem.limit_in_bytes": "8192",
+        "memory.kmem.tcp.limit_in_bytes": "1024",
+        "memory.swappiness": "10",
+        "memory.oom_control": "1",
+        "pids.max": "9",
+    }
+    change = ResourceChange(memory_reservation=4096, pids_limit=-1)
+    found = limit_files(with_limits(oci.Resources(), change), "v2")
+    assert dict(found) == {"memory.low": "4096", "pids.max": "max"}
 
 
 def test_version_2_has_weights_swap_alone_and_the_unified_files_last() -> None:

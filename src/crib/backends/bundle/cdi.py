@@ -11,7 +11,7 @@ from crib.backends.bundle.spec_files import FoundFile, SpecFiles
 from crib.backends.failures import trying
 from crib.model.container import ContainerConfig
 from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits, RdtChange
-from crib.model.errors import InvalidRequest
+from crib.model.errors import Broken, InvalidRequest
 from crib.wire import cdi
 
 _FIELD = "CDI_devices"
@@ -45,11 +45,13 @@ class CdiRegistry:
         return self._edits(dict(asked_for(config)))
 
     def with_devices(self, edits: ContainerEdits) -> ContainerEdits:
-        """The edits, with what the devices bring that they name; InvalidRequest as above."""
+        """The edits, with what the devices bring that they name; Broken for one that is not available."""
         if not edits.cdi_devices:
             return edits
-        asked = dict.fromkeys(edits.cdi_devices, f"{edits.origin}: {_FIELD}")
-        return replace(edits, injected=self._edits(asked))
+        try:
+            return replace(edits, injected=self._edits(dict.fromkeys(edits.cdi_devices, "")))
+        except InvalidRequest as error:
+            raise Broken(f"{edits.origin} asks for what cannot be done: {error.problem}") from error
 
     def _edits(self, asked: Mapping[str, str]) -> tuple[ContainerEdits, ...]:
         """Of devices by their names, each with the field that names it."""
@@ -123,15 +125,19 @@ def _edits(name: str, field: str, edits: cdi.Edits) -> ContainerEdits:
         hooks=tuple(AddedHook(h.hook_name, h.path, h.args, h.env, h.timeout) for h in edits.hooks),
         groups=edits.additional_gids,
         net_devices=tuple((one.host_interface_name, one.name) for one in edits.net_devices),
-        rdt=_rdt(edits.intel_rdt) if edits.intel_rdt is not None else RdtChange(),
+        rdt=RdtChange() if edits.intel_rdt is None else _rdt(edits.intel_rdt),
     )
 
 
 def _rdt(rdt: cdi.IntelRdt) -> RdtChange:
-    """Both of the older schemas are lines of the newer `schemata` (config-linux.md, IntelRdt)."""
-    lines = tuple(filter(None, (rdt.l3_cache_schema, rdt.mem_bw_schema, *rdt.schemata)))
-    monitors = rdt.enable_cmt or rdt.enable_mbm or rdt.enable_monitoring
-    return RdtChange(rdt.clos_id or None, lines or None, monitors or None)
+    """The two older schemata are lines as the others (resctrl, "Schemata files")."""
+    older = (rdt.l3_cache_schema, rdt.mem_bw_schema)
+    lines = (*(line for text in older for line in text.splitlines() if line), *rdt.schemata)
+    return RdtChange(
+        clos_id=rdt.clos_id or None,
+        schemata=lines or None,
+        enable_monitoring=True if rdt.enable_monitoring or rdt.enable_cmt or rdt.enable_mbm else None,
+    )
 
 
 def _mount(mount: cdi.Mount, name: str, field: str) -> AddedMount:

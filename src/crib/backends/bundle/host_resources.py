@@ -17,6 +17,7 @@ from crib.host.directories import make_directory
 from crib.host.mount_table import MountEntry, read_mounts
 from crib.host.threads import Overdue
 from crib.model.container import ContainerConfig, ContainerRecord, Device, MountPropagation
+from crib.model.edits import ContainerEdits
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.sandbox import ProfileType, SecurityProfile
 from crib.model.settings import ContainerDefaults, NodeMount
@@ -29,6 +30,13 @@ REFUSED_SOURCES = frozenset({"/", "/etc/hostname", "/etc/hosts", "/etc/resolv.co
 _PROFILE_LIMIT = 4 << 20
 _SECCOMP = "linux.security_context.seccomp.localhost_ref"
 _MAX_DEVICES = 10_000
+_PROPAGATES = {
+    "shared": MountPropagation.BIDIRECTIONAL,
+    "rshared": MountPropagation.BIDIRECTIONAL,
+    "slave": MountPropagation.HOST_TO_CONTAINER,
+    "rslave": MountPropagation.HOST_TO_CONTAINER,
+}
+"""Options of mounts."""
 _MAX_WALKED = 100_000
 _MAX_WALK_DEPTH = 32
 _MAX_WALK_SECONDS = 10.0
@@ -114,6 +122,23 @@ def prepare_mount_sources(config: ContainerConfig, missing: str) -> None:
     for path, field in to_make:
         with trying(f"{path} does not exist and cannot be made", field=field):
             make_directory(path, 0o755)
+
+
+def check_added_mounts(edits: ContainerEdits) -> None:
+    """Broken, naming the origin, for what cannot be mounted from this host or cannot propagate there."""
+    table: list[MountEntry] | None = None
+    for mount in edits.mounts:
+        if mount.type != "bind":
+            continue
+        asked = [_PROPAGATES[option] for option in mount.options if option in _PROPAGATES]
+        try:
+            os.stat(mount.source)
+            for wanted in asked:
+                table = table if table is not None else read_mounts()
+                _check_propagation(mount.source, wanted, table, "")
+        except (OSError, InvalidRequest) as error:
+            text = why(error) if isinstance(error, OSError) else str(error)
+            raise Broken(f"{edits.origin} asks for what cannot be done: mounts: {text}") from error
 
 
 def check_log(path: str, field: str) -> None:

@@ -33,8 +33,11 @@ _log = logging.getLogger(__name__)
 RUNTIME = "crib"
 NRI_VERSION = "v0.12.0"
 """Of the NRI project whose protocol this is."""
-AGAIN_SECONDS = 1.0
-"""Until a plugin is synchronized that could not be, as something took too long to be made."""
+FIRST_PAUSE = 5.0
+MOST_PAUSE = 60.0
+"""Seconds until a plugin is synchronized that could not be, as something takes too long to be made. The pause
+doubles from the first to the most: each try keeps others from making anything for a while.
+"""
 WRITING_SECONDS = 30.0
 """For the messages that tell of all pods and containers."""
 
@@ -51,7 +54,7 @@ class Joining:
         limit = self._settings.registration_timeout
         try:
             async with asyncio.timeout(limit):
-                await plugin.registered
+                await asyncio.wait([plugin.registered])  # which a time-out does not cancel
                 await self._configure(plugin, configuration)
         except TimeoutError:
             plugin.drop(f"it was not registered and configured within {limit:g} s")
@@ -82,6 +85,7 @@ class Joining:
     async def _synchronize(self, plugin: Plugin) -> None:
         limit = self._settings.synchronize_timeout
         updates: tuple[ContainerUpdate, ...] | None = None
+        pause = FIRST_PAUSE
         while True:
             try:
                 async with self._host.alone() as node:
@@ -92,8 +96,9 @@ class Joining:
                         plugin.become(PluginState.READY)
                 break
             except Unavailable as error:
-                _log.warning("NRI plugin %s is not synchronized yet: %s", plugin, error)
-                await asyncio.sleep(AGAIN_SECONDS)
+                self._host.note(f"NRI plugin {plugin}", f"it is not synchronized yet: {error}")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, MOST_PAUSE)
             except (CallFailed, Oversized, PluginRefused) as error:
                 plugin.drop(f"Synchronize: {error}")
                 return
@@ -110,14 +115,10 @@ class Joining:
             answer = await plugin.link.call("Synchronize", request, pb.SynchronizeResponse, max(left, 0))
             if request.more and (answer.update or not answer.more):
                 raise Breach("it does not take all pods and containers in parts")
-        _log.info(
-            "NRI plugin %s is synchronized: %d pods, %d containers, %d messages",
-            plugin,
-            len(node.pods),
-            len(node.containers),
-            len(messages),
-        )
-        return synchronize_updates(str(plugin), answer.update)
+        updates = synchronize_updates(str(plugin), answer.update)
+        told = len(node.pods), len(node.containers), len(messages)
+        _log.info("NRI plugin %s knows %d pods and %d containers, by %d messages", plugin, *told)
+        return updates
 
 
 def _messages(node: ShownNode) -> list[pb.SynchronizeRequest]:

@@ -12,7 +12,7 @@ from crib.backends.nri.installed import InstalledPlugin, InstalledPlugins, Start
 from crib.backends.nri.joining import Joining
 from crib.backends.nri.link import PluginLink
 from crib.backends.nri.listening import PluginSocket
-from crib.backends.nri.lives import PluginName
+from crib.backends.nri.lives import Breach, PluginName
 from crib.backends.nri.plugin import Plugin, PluginPeer
 from crib.backends.nri.runtime_calls import RuntimeCalls
 from crib.host.peers import peer_of
@@ -105,7 +105,8 @@ class Members:
             return  # it has gone again
         plugin = Plugin(link, PluginPeer(pid, installed=False), None, self._figures)
         await self._live(plugin, "", lambda: self._note(str(plugin), ""))
-        if plugin.problem and plugin.name is not None:
+        is_back = any(one.name == plugin.name for one in self.ready)
+        if plugin.problem and plugin.name is not None and not is_back:
             self._note(str(plugin), f"it was dropped, and has not come back: {plugin.problem}")
 
     async def _live_installed(self, started: Started, ready: Callable[[], None]) -> str:
@@ -149,6 +150,8 @@ class Members:
 async def _joined(plugin: Plugin, joining: Coroutine[None, None, None]) -> None:
     try:
         await joining
+    except Breach as error:  # of itself, or it has ended meanwhile
+        plugin.drop(str(error))
     except Exception as error:  # it would be neither asked nor told of
         _log.exception("NRI plugin %s could not be taken in", plugin)
         plugin.drop(f"{type(error).__name__}: {error}")

@@ -29,6 +29,8 @@ from crib.wire.ttrpc import Code, Oversized
 
 _log = logging.getLogger(__name__)
 
+UNREGISTERED = "unregistered"
+"""In figures: all plugins without a name."""
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
@@ -129,7 +131,7 @@ class Plugin:
     def drop(self, problem: str) -> None:
         """Send it away, and tell why; nothing happens if it has ended already."""
         if self._end(problem):
-            self._figures.dropped.add((str(self),))
+            self._figures.dropped.add((str(self.name or UNREGISTERED),))
             _log.error("NRI plugin %s is dropped: %s", self, problem)
 
     def end(self, reason: str) -> None:

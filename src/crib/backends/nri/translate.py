@@ -21,6 +21,7 @@ from crib.backends.nri.translate_parts import (
 )
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.edits import ContainerEdits
+from crib.model.plugin_limits import change_of
 from crib.model.plugins import ContainerUpdate, ShownContainer, ShownPod
 from crib.model.resource_change import ResourceChange
 from crib.model.sandbox import ProfileType, Resources
@@ -41,16 +42,6 @@ _PROFILES = {
     ProfileType.UNCONFINED: pb.SecurityProfile.UNCONFINED,
     ProfileType.LOCALHOST: pb.SecurityProfile.LOCALHOST,
 }
-_CHANGES = {
-    "cpu_period": "cpu_period",
-    "cpu_quota": "cpu_quota",
-    "cpu_shares": "cpu_shares",
-    "memory_limit_in_bytes": "memory_limit",
-    "memory_swap_limit_in_bytes": "memory_swap",
-    "cpuset_cpus": "cpuset_cpus",
-    "cpuset_mems": "cpuset_mems",
-}
-"""Field of the CRI's resources, where 0 and "" say nothing, to that of a change."""
 
 
 def pod_message(pod: ShownPod) -> pb.PodSandbox:
@@ -123,8 +114,9 @@ def _shown(container: ShownContainer, edits: Sequence[ContainerEdits]) -> oci.Sp
     On cgroup v2 a spec has some limits as files only. Plugins are to see shares and swap as such.
     """
     record = container.record
-    spec = oci.decode_spec(container.spec) if container.spec else _unmade(record)
-    limits = with_limits(spec.linux.resources or oci.Resources(), change_of(record.resources))
+    spec = _read(container.spec) or _unmade(record)
+    in_force = record.resources.beyond.over(change_of(record.resources))
+    limits = with_limits(spec.linux.resources or oci.Resources(), in_force)
     spec = msgspec.structs.replace(
         spec,
         annotations={**record.config.annotations, **spec.annotations},
@@ -135,18 +127,20 @@ def _shown(container: ShownContainer, edits: Sequence[ContainerEdits]) -> oci.Sp
     return spec
 
 
+def _read(document: bytes) -> oci.Spec | None:
+    """None where it is gone; and where an administrator's base spec has brought what no spec has."""
+    try:
+        return oci.decode_spec(document) if document else None
+    except ValueError:
+        return None
+
+
 def _unmade(record: ContainerRecord) -> oci.Spec:
     """Of a container whose spec is gone: what its record tells."""
     user = record.user
     identity = oci.User(user.uid, user.gid, user.supplemental_groups) if user else oci.User(0, 0)
     args = (*record.config.command, *record.config.args)
     return oci.Spec("", oci.Process(identity, args, record.config.working_dir), oci.Root(""), oci.Linux())
-
-
-def change_of(resources: Resources) -> ResourceChange:
-    """The change that sets all of these."""
-    values = {ours: getattr(resources, name) or None for name, ours in _CHANGES.items()}
-    return ResourceChange(**values, hugepage_limits=resources.hugepage_limits, unified=resources.unified)
 
 
 def _image(record: ContainerRecord) -> pb.Image:

@@ -115,18 +115,24 @@ def io_priority_message(priority: oci.IoPriority | None) -> pb.LinuxIOPriority |
         return None
     message = pb.LinuxIOPriority(priority=priority.priority)
     # `class` is a word of Python's own.
-    setattr(message, "class", pb.IOPrioClass.Value(priority.class_))
+    setattr(message, "class", _number(pb.IOPrioClass, priority.class_))
     return message
+
+
+def _number(enum: Any, name: str) -> Any:
+    """Of a name; 0 for one that the protocol has not: a base spec may have newer ones."""
+    return enum.Value(name) if name in enum.keys() else 0  # noqa: SIM118 - it is no mapping
 
 
 def scheduler_message(scheduler: oci.Scheduler | None) -> pb.LinuxScheduler | None:
     if scheduler is None:
         return None
+    flags = pb.LinuxSchedulerFlag.keys()
     return pb.LinuxScheduler(
-        policy=pb.LinuxSchedulerPolicy.Value(scheduler.policy),
+        policy=_number(pb.LinuxSchedulerPolicy, scheduler.policy),
         nice=scheduler.nice,
         priority=scheduler.priority,
-        flags=map(pb.LinuxSchedulerFlag.Value, scheduler.flags),
+        flags=[pb.LinuxSchedulerFlag.Value(one) for one in scheduler.flags if one in flags],
         runtime=scheduler.runtime,
         deadline=scheduler.deadline,
         period=scheduler.period,

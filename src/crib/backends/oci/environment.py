@@ -35,6 +35,10 @@ _log = logging.getLogger(__name__)
 _NETWORK = re.compile(r"--?network=(\w+)")
 _WITH_FIFO = {"crun", "runc"}
 _GVISOR = "runsc"
+_GVISOR_ARGS = ("--oci-seccomp",)
+"""gVisor applies the seccomp profiles of pods only if it is told to. A handler's own arguments come later."""
+_NOT_INSIDE = {"CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"}
+"""Rights over the host's kernel, which one of the pod's own has no use for. gVisor refuses names it lacks."""
 _STAND_IN = os.path.join(os.path.dirname(__file__), "stand_in.sh")
 
 
@@ -96,8 +100,12 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
         first = await first_line(program)
         own_kernel = kind_of(first) == _GVISOR
         stand_in = _STAND_IN if own_kernel else ""
+        if own_kernel:
+            held = tuple(name for name in host.capabilities if name not in _NOT_INSIDE)
+            host = replace(host, capabilities=held)
+        args = (*_GVISOR_ARGS, *handler.args) if own_kernel else handler.args
         root, systemd = f"{paths.runtime_root}/{name}", bool(node.systemd)
-        runtime = RuntimeProgram(program, root, handler.args, systemd, stand_in)
+        runtime = RuntimeProgram(program, root, args, systemd, stand_in)
         is_crun = kind_of(first) == "crun"
         if is_crun and not seal(program):  # runc is twenty times as large, and was not measured
             _log.info("%s cannot be run from a sealed copy: it makes one itself each time", program)

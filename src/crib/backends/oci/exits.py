@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from crib.backends.bundle.bundles import BundleNote, Bundles
@@ -22,6 +24,7 @@ from crib.backends.pods.endings import Endings
 from crib.backends.pods.signals import Signals
 from crib.backends.streams.refusals import with_refusal
 from crib.host.inotify import WRITTEN, DirectoryWatcher
+from crib.host.processes import RunOptions, run
 from crib.host.threads import OURS, Job
 from crib.model.container import Exit
 from crib.model.ids import ContainerId, is_id
@@ -34,6 +37,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOST_CODE = 255
+KILLED_CODE = 128 + signal.SIGKILL
 MONITOR_TIME = 20.0
 """Seconds from the end of a container's first process to the exit that its monitor has to file."""
 RETRY_AFTER = 1.0
@@ -185,6 +189,10 @@ class Exits:
     async def _end_rest(self, container: ContainerId, note: BundleNote) -> None:
         try:
             await OURS.run(self._job(container), self._signals.kill_all, note.cgroup)
+            runtime = self._env.runtime_of(note.handler)
+            if runtime.stand_in:
+                argv = runtime.kill(container, signal.SIGKILL, everyone=True)
+                await run(argv, timeout=self._env.settings.verb_timeout, options=RunOptions(owner=container))
         except OSError as error:
             _log.warning("ending what container %s left behind: %s", container, error)
 
@@ -198,4 +206,8 @@ class Exits:
                 at = os.fstat(file.fileno()).st_mtime_ns
         except (FileNotFoundError, ValueError):
             return None
+        if note is not None and note.pod and self._env.runtime_of(note.handler).stand_in:
+            # All containers of the pod are in the sandbox's cgroup, and end with it.
+            sandbox = self._env.names.below(os.path.dirname(note.cgroup), note.pod)
+            note = replace(note, cgroup=sandbox) if code == KILLED_CODE else None
         return self._endings.exit_of(container, note, code, at)

@@ -60,7 +60,7 @@ class OciHandler:
         self.containers = OciContainers(parts)
         self.streams = OciStreams(parts)
         self.logs = OciLogs(environment)
-        self.statistics = OciStatistics(parts)
+        self.statistics = CgroupStatistics(environment, parts.pods, parts.usage)
 
     @property
     def facts(self) -> HandlerFacts:
@@ -153,19 +153,19 @@ class OciLogs:
 
 
 class OciStatistics(CgroupStatistics):
-    """Asks the runtime where a pod has a kernel of its own."""
+    """See Statistics. In the cgroups of containers with a kernel of their own is what stands in for them."""
 
     def __init__(self, parts: HandlerParts) -> None:
         super().__init__(parts.environment, parts.pods, parts.usage)
-        self._facts = parts.environment.facts
+        self._own_kernel = parts.environment.facts.own_kernel
         self._insides = InsideUsage(parts.environment)
 
     async def containers(
         self, asked: Sequence[tuple[ContainerRecord, SandboxRecord]], *, whole: bool = False
     ) -> Sequence[ContainerUsage]:
         usages = await super().containers(asked, whole=whole)
-        if not self._facts.own_kernel:
+        if not self._own_kernel:
             return usages
-        # What is in their cgroups only stands in for them.
-        inside = await self._insides.of([record for record, _ in asked])
+        with trying(f"usage of {len(asked)} containers"):
+            inside = await self._insides.of([record for record, _ in asked])
         return [usage._replace(cgroup=found) for usage, found in zip(usages, inside, strict=True)]

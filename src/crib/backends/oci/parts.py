@@ -11,13 +11,12 @@ from crib.backends.oci.containers import Containers
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exits import Exits
 from crib.backends.oci.infra import InfraContainers
+from crib.backends.oci.inside_signals import OciSignals
 from crib.backends.oci.seccomp_cache import SeccompFilters
-from crib.backends.oci.signals import RuntimeSignals
 from crib.backends.pods.endings import Endings
 from crib.backends.pods.oom import OomKills
 from crib.backends.pods.oom_causes import OomCauses
 from crib.backends.pods.pods import Pods
-from crib.backends.pods.signals import Signals
 from crib.backends.pods.usage import UsageReader
 from crib.host.cgroup_stats import StatsReader
 from crib.host.memory_limits import MemoryLimits
@@ -33,7 +32,7 @@ class HandlerParts:
     pods: Pods
     making: ContainerBundles
     containers: Containers
-    signals: Signals
+    signals: OciSignals
     exits: Exits
     usage: UsageReader
     oom: OomKills
@@ -45,7 +44,7 @@ def open_parts(environment: OciEnvironment, layers: SharedLayers) -> HandlerPart
     stats = StatsReader(environment.cgroups.layout)
     oom = OomKills(environment.paths, stats)
     filters = SeccompFilters(environment.runtime.root, kept=environment.is_crun)
-    signals = RuntimeSignals(environment, bundles)
+    signals = OciSignals(environment, bundles)
     endings = Endings(oom, OomCauses(MemoryLimits(environment.cgroups.layout)))
     making = ContainerBundles(environment, bundles, layers, oom, filters.ready)
     return HandlerParts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from crib.backends.bundle.bundles import Bundles
+from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.environment import HandlerEnvironment
 from crib.host.freezer import Freezer
 from crib.host.pidfds import signal_process
@@ -44,6 +44,12 @@ class Signals:
         none (with cgroup v1 not even SIGKILL).
         """
         note = await self._bundles.note(record.id)
+        await self.deliver(record, note, signum, everyone=everyone)
+
+    async def deliver(
+        self, record: ContainerRecord, note: BundleNote | None, signum: int, *, everyone: bool
+    ) -> None:
+        """The same, once its note has been read."""
         if note is not None and self._freezer.is_frozen(note.cgroup):
             self._freezer.thaw(note.cgroup)
         if not everyone or note is None:

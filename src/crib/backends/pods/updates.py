@@ -26,6 +26,8 @@ from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
 from crib.model.errors import InvalidRequest, WrongState, below
 from crib.model.sandbox import Resources, SandboxRecord
+from crib.ocispec.edits_checks import limit_problems
+from crib.ocispec.edits_resources import with_limits
 from crib.ocispec.limits import limit_files, pod_limits
 from crib.ocispec.process import oom_score_adj
 from crib.ocispec.resources import cgroup_limits
@@ -100,8 +102,10 @@ class Updates:
             note = await self._bundles.note(record.id)
         if note is None:
             raise WrongState(f"{what}: it has no bundle")
-        limits = cgroup_limits(resources, self._env.host)
-        before = dict(self._files(cgroup_limits(record.resources, self._env.host)))
+        limits = self._limits(resources)
+        if self._env.facts.own_kernel:
+            return  # only what stands in for the container is in its cgroup, and a limit could end that
+        before = dict(self._files(self._limits(record.resources)))
         # Not what did not change: the container, or somebody above us, may have set it otherwise since.
         files = [(key, value) for key, value in self._files(limits) if before.get(key) != value]
         if (
@@ -152,6 +156,12 @@ class Updates:
         except BaseException:
             await OURS.run(job, restore_limits, self._env.cgroups, change.cgroup, before)
             raise
+
+    def _limits(self, resources: Resources) -> oci.Resources:
+        """Those of the CRI, and those beyond it; InvalidRequest for what this host cannot keep."""
+        if problems := list(limit_problems(resources.beyond, self._env.host)):
+            raise InvalidRequest("; ".join(problems))
+        return with_limits(cgroup_limits(resources, self._env.host), resources.beyond)
 
     def _files(self, limits: oci.Resources) -> Files:
         return limit_files(limits, self._env.host.cgroup_layout)

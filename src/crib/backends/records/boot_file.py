@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from crib.backends.records.follower import RETRY, Changed, Follower, problem_with, take_all
@@ -136,6 +136,10 @@ class BootRows:
             self._owed[change.row] = change
         if self._retry is None:  # else each write would wait for who has locked the file
             self._pay()
+
+    def follow(self, changed: Iterable[Changed]) -> None:
+        """These rows have been changed by others, perhaps after the follower's first look at all of them."""
+        self._follower.mark(changed)
 
     def owe(self, changes: Sequence[Change]) -> None:
         """Write them with the next row, in one commit, and at the latest when the loop turns."""

@@ -14,6 +14,7 @@ import msgspec
 
 from crib.backends.records.boot_file import Change
 from crib.backends.records.database import Database
+from crib.backends.records.follower import Changed
 from crib.backends.records.image_file import Statement
 from crib.backends.records.salvage import LOST_FILE, check_databases
 from crib.backends.records.sqlite_files import commit, is_full
@@ -67,11 +68,13 @@ class SqliteRecords:
     def load(self) -> AllRecords:
         """All rows; one that cannot be read is moved to the table `unreadable` and logged."""
         pods, images = self._pods.connection, self._images.connection
+        moved: list[Changed] = []
         rows = AllRecords(
-            _load(pods, "sandboxes", SandboxRecord),
-            _load(pods, "containers", ContainerRecord),
-            _load(images, "images", ImageRecord),
+            _load(pods, "sandboxes", SandboxRecord, moved),
+            _load(pods, "containers", ContainerRecord, moved),
+            _load(images, "images", ImageRecord, []),
         )
+        self._pods.follow(moved)
         return replace(rows, lost_images=_lost(images, {row.id for row in rows.images}))
 
     def watch(self, told: Callable[[str], None], mended: Callable[[str], None]) -> None:
@@ -144,7 +147,8 @@ def _check_size(image: ImageId, documents: ImageDocuments) -> None:
         raise Exhausted(f"image {image} has a document of {size} bytes, at most {MAX_DOCUMENT} are kept")
 
 
-def _load(connection: sqlite3.Connection, noun: str, kind: type[T]) -> Sequence[T]:
+def _load(connection: sqlite3.Connection, noun: str, kind: type[T], moved: list[Changed]) -> Sequence[T]:
+    """What cannot be read is set aside, and the rows that this changes are added to `moved`."""
     decoder = msgspec.msgpack.Decoder(kind)
     found = []
     with _trying("read", noun):
@@ -155,7 +159,7 @@ def _load(connection: sqlite3.Connection, noun: str, kind: type[T]) -> Sequence[
             found.append(decoder.decode(blob))
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
             _log.error("row %s in %s cannot be read and is set aside: %s", key, noun, error)
-            _set_aside(connection, (noun, key, blob, str(error)))
+            moved += _set_aside(connection, (noun, key, blob, str(error)))
     return found
 
 
@@ -170,16 +174,19 @@ def _lost(connection: sqlite3.Connection, known: set[ImageId]) -> tuple[str, ...
     )
 
 
-def _set_aside(connection: sqlite3.Connection, row: tuple[str, str, bytes, str]) -> None:
+def _set_aside(connection: sqlite3.Connection, row: tuple[str, str, bytes, str]) -> Sequence[Changed]:
     noun, key = row[:2]
     moved: list[Statement] = [
-        ("INSERT INTO unreadable VALUES (?, ?, ?, ?)", row),
         (f"DELETE FROM {noun} WHERE id = ?", (key,)),  # noqa: S608  # a name of ours
+        ("INSERT INTO unreadable VALUES (?, ?, ?, ?)", row),
     ]
     try:
         commit(connection, moved)
     except sqlite3.Error as error:  # of a full disk: it stays where it is, and is as unreadable the next time
         _log.error("row %s in %s could not be set aside: %s", key, noun, error)
+        return ()
+    (inserted,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+    return (noun, key), ("unreadable", inserted)
 
 
 def _sizes(paths: Iterable[str]) -> dict[str, int]:

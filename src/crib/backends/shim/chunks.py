@@ -8,6 +8,8 @@ left out, also of a write that was cut off in the middle.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import mmap
 import os
@@ -34,6 +36,7 @@ class Chunk:
     """One read of one stream. `fill` and `forget` are called on the loop, `put_into` in a thread."""
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._map = _mapped(path)
         self._room = memoryview(self._map)[_HEAD_BYTES:]
 
@@ -82,7 +85,14 @@ class Chunk:
         """It is in the log, or nobody wants it."""
         self._state = _FREE
 
+    def remove(self) -> None:
+        """The same, and it is not needed any more."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        self.close()
+
     def close(self) -> None:
+        """Let go of it. Safe to repeat."""
         self._room.release()
         self._map.close()
 
@@ -137,25 +147,33 @@ def _write_whole(log: int, entries: bytes, before: int) -> None:
 class Chunks:
     """Room for as many as are under way; those that an earlier daemon left are handed out by container."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, kept: int) -> None:
+        """`kept` of them stay when all are free."""
         self._directory = directory
+        self._kept = kept
+        self._serials = itertools.count()
         os.makedirs(directory, 0o700, exist_ok=True)
-        found = [Chunk(f"{directory}/{name}") for name in sorted(os.listdir(directory))]
-        self._count = len(found)
-        self._free = [chunk for chunk in found if not chunk.container]
+        found = [Chunk(f"{directory}/{name}") for name in os.listdir(directory)]
         self._left = [chunk for chunk in found if chunk.container]
+        self._free = [chunk for chunk in found if not chunk.container]
+        while len(self._free) < kept:
+            self._free.append(self._made())
 
     def take(self) -> Chunk:
         """A free one; give it back."""
-        if self._free:
-            return self._free.pop()
-        self._count += 1
-        return Chunk(f"{self._directory}/{self._count - 1}")
+        return self._free.pop() if self._free else self._made()
 
     def give(self, chunk: Chunk) -> None:
         """What it holds is done with."""
-        chunk.forget()
-        self._free.append(chunk)
+        if len(self._free) < self._kept:
+            chunk.forget()
+            self._free.append(chunk)
+        else:
+            chunk.remove()
+
+    def _made(self) -> Chunk:
+        names = set(os.listdir(self._directory))
+        return Chunk(f"{self._directory}/{next(n for n in map(str, self._serials) if n not in names)}")
 
     def left_of(self, container: ContainerId) -> Iterator[Chunk]:
         """What an earlier daemon has read of this container; each is to be given back."""

@@ -37,10 +37,11 @@ _log = logging.getLogger(__name__)
 class FirstProcesses:
     """See ContainerIo."""
 
-    def __init__(self, paths: Paths, services: TaskServices, chunks: Chunks) -> None:
+    def __init__(self, paths: Paths, services: TaskServices, directory: str) -> None:
+        """`directory` is for what was read and is in no log yet."""
         self._paths = paths
         self._services = services
-        self._chunks = chunks
+        self._chunks = Chunks(directory, TURNS)
         self._turns = asyncio.Semaphore(TURNS)
         self._outputs: dict[ContainerId, Outputs] = {}
         self._inputs: dict[ContainerId, Input] = {}

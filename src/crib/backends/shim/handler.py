@@ -18,7 +18,6 @@ from crib.backends.pods.signals import Signals
 from crib.backends.pods.slices import stop_slice
 from crib.backends.pods.usage import UsageReader
 from crib.backends.programs import Programs
-from crib.backends.shim.chunks import Chunks
 from crib.backends.shim.container_shims import ContainerShims
 from crib.backends.shim.containers import ContainerMaking
 from crib.backends.shim.earlier_commands import EarlierCommands
@@ -130,7 +129,7 @@ def _open_tools(environment: ShimEnvironment, layers: SharedLayers) -> ShimTools
         making=ContainerBundles(environment, bundles, layers, oom, lambda _inputs: ""),
         shims=shims,
         services=services,
-        io=FirstProcesses(paths, services, Chunks(paths.shim_output(environment.facts.name))),
+        io=FirstProcesses(paths, services, paths.shim_output(environment.facts.name)),
         signals=Signals(environment, bundles),
         oom=oom,
         endings=Endings(oom, OomCauses(MemoryLimits(environment.cgroups.layout))),

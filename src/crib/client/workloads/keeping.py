@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from crib.client import kept
 from crib.client.errors import NotFound, NotOffered, PodFailure, RuntimeFailure, TimedOut
+from crib.client.pods import Pod
+from crib.stubs.node.v1.node_pb2 import KeepPodRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from crib.client.connection import Connection
+    from crib.manifest.plan import Dirs, PodPlan
     from crib.stubs.node.v1.node_pb2 import KeptPod
 
 LOOK_AGAIN = 0.1
@@ -35,6 +38,27 @@ async def all_kept(connection: Connection) -> list[KeptPod]:
 async def kept_pod(connection: Connection, uid: str) -> KeptPod | None:
     """The kept pod with this uid."""
     return next((pod for pod in await all_kept(connection) if pod.uid == uid), None)
+
+
+async def keep(connection: Connection, plan: PodPlan, dirs: Dirs) -> Pod:
+    """Hand the pod over to the daemon, and wait until it runs. PodFailure when it does not, or not yet."""
+    request = KeepPodRequest(
+        namespace=plan.namespace,
+        name=plan.name,
+        uid=plan.uid,
+        pods_dir=dirs.root,
+        manifest=plan.document,
+    )
+    await kept.keep(connection, request)
+    pod = await follow(connection, plan.uid, is_settled)
+    if pod.phase == "Failed" or not (is_up(pod) or pod.phase == "Succeeded"):
+        problem = problem_of(pod) or "it has failed"
+        state = "has failed" if pod.phase == "Failed" else "does not run, and is tried again"
+        raise PodFailure(
+            f"pod {plan.label} {state}: {problem} "
+            f"(crib kept shows how it is, crib down {plan.label} removes it)"
+        )
+    return Pod(pod.pod_sandbox_id, plan.sandbox, {one.name: one.id for one in pod.containers if one.id})
 
 
 async def forget(connection: Connection, uid: str) -> bool:

@@ -82,6 +82,11 @@ class PluginMoments:
         return self._port is not None and self._port.present
 
     @property
+    def _expected(self) -> bool:
+        """Whether there is anybody, or somebody who is just learning what there is."""
+        return self.present or self.gate.is_wanted
+
+    @property
     def untold_ends(self) -> frozenset[ContainerId]:
         """Containers that have ended, which plugins are still to hear of."""
         return frozenset(self._ending)
@@ -114,21 +119,25 @@ class PluginMoments:
 
     async def pod_stops(self, pod: SandboxRecord, containers: Iterable[ContainerRecord]) -> None:
         """Its containers have ended, its network is still there. Told once, however often it is tried."""
-        if not self.present or self._told.get(pod.id) in (PodMoment.STOP, PodMoment.REMOVE):
+        if not self._expected or self._told.get(pod.id) in (PodMoment.STOP, PodMoment.REMOVE):
             return
         if pod.state is SandboxState.CREATING:
             return
         for row in containers:
             await self._end_told(row.id)
         self._told[pod.id] = PodMoment.STOP
-        async with self.gate.telling():
-            await self._pod_over(PodMoment.STOP, pod)
+        await self._pod_ends(PodMoment.STOP, pod)
 
     async def pod_removed(self, pod: SandboxRecord) -> None:
         """Nothing is left of it but its row."""
-        if self._told.pop(pod.id, None) is not PodMoment.REMOVE and pod.state is not SandboxState.CREATING:
+        told = self._told.pop(pod.id, None)
+        if self._expected and told is not PodMoment.REMOVE and pod.state is not SandboxState.CREATING:
+            await self._pod_ends(PodMoment.REMOVE, pod)
+
+    async def _pod_ends(self, moment: PodMoment, pod: SandboxRecord) -> None:
+        with _noted(f"{moment} of pod sandbox {pod.id}"):
             async with self.gate.telling():
-                await self._pod_over(PodMoment.REMOVE, pod)
+                await self._pod_over(moment, pod)
 
     async def _pod_over(self, moment: PodMoment, pod: SandboxRecord) -> None:
         """What happens whether plugins like it or not."""
@@ -197,8 +206,7 @@ class PluginMoments:
     def ended(self, record: ContainerRecord) -> None:
         """It is EXITED, however that came; plugins are told beside whatever goes on."""
         sandbox = self.showing.sandbox(record.sandbox_id)
-        # A plugin that is just learning what there is may have seen it run.
-        if sandbox is not None and (self.present or self.gate.is_wanted):
+        if sandbox is not None and self._expected:
             self._ending[record.id] = asyncio.get_running_loop().create_future()
             self._keeper.begin("tell plugins of an end", self._end(record, sandbox), record.id)
 
@@ -208,11 +216,12 @@ class PluginMoments:
         if not record.is_made or sandbox is None:
             return
         await self._end_told(record.id)
-        if self.present:
-            async with self.gate.telling():
-                if not record.finished_at:  # its end was never seen
-                    await self._tell_end(record, sandbox)
-                await self._container_over(ContainerMoment.REMOVE, record, sandbox)
+        if self._expected:
+            with _noted(f"removal of container {record.id}"):
+                async with self.gate.telling():
+                    if not record.finished_at:  # its end was never seen
+                        await self._tell_end(record, sandbox)
+                    await self._container_over(ContainerMoment.REMOVE, record, sandbox)
 
     async def _end(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:
         told = self._ending[record.id]

@@ -6,9 +6,15 @@ from pathlib import Path
 import pytest
 
 from crib.backends.bundle import host_resources
-from crib.backends.bundle.host_resources import find_devices, prepare_mount_sources, read_seccomp_profile
+from crib.backends.bundle.host_resources import (
+    check_added_mounts,
+    find_devices,
+    prepare_mount_sources,
+    read_seccomp_profile,
+)
 from crib.model.container import ContainerConfig, ContainerSecurity, Device, Mount, MountPropagation
-from crib.model.errors import InvalidRequest
+from crib.model.edits import AddedMount, ContainerEdits
+from crib.model.errors import Broken, InvalidRequest
 from crib.model.sandbox import (
     ProfileType,
     SecurityProfile,
@@ -39,6 +45,29 @@ def test_propagation_needs_a_shared_source(tmp_path: Path) -> None:
     private = config(mounts=(Mount("/m", "/proc", propagation=MountPropagation.BIDIRECTIONAL),))
     with pytest.raises(InvalidRequest, match="not shared"):
         prepare_mount_sources(private, "create")
+
+
+@pytest.mark.parametrize(
+    ("mount", "said"),
+    [
+        (AddedMount("/x", "/nosuch-dir"), "mounts: /nosuch-dir: No such file or directory"),
+        (
+            AddedMount("/x", "/proc", options=("rbind", "rshared")),
+            "mounts: /proc is on the mount /proc, which",
+        ),
+        (AddedMount("/x", "/proc", options=("rbind", "rslave")), "which is not shared"),
+        (AddedMount("/x", "/proc", options=("rbind", "rprivate")), ""),
+        (AddedMount("/x", "/nosuch-dir", type="tmpfs"), ""),
+    ],
+)
+def test_a_mount_that_a_plugin_adds_needs_its_source(mount: AddedMount, said: str) -> None:
+    edits = ContainerEdits("NRI 10-a", mounts=(mount,))
+    if not said:
+        check_added_mounts(edits)
+        return
+    with pytest.raises(Broken, match="NRI 10-a asks for what cannot be done") as caught:
+        check_added_mounts(edits)
+    assert said in str(caught.value)
 
 
 def test_devices_are_found() -> None:

@@ -134,6 +134,17 @@ def test_a_device_that_is_asked_for_again_is_meant_once(
     assert len(variables(again)) == 3
 
 
+def test_devices_that_a_plugin_adds_bring_their_edits_and_one_that_is_missing_is_the_plugins_fault(
+    dirs: tuple[Path, Path], registry: CdiRegistry
+) -> None:
+    spec(dirs[0] / "a.json", "0")
+    asked = ContainerEdits("NRI 10-gpu", cdi_devices=(f"{KIND}=0",))
+    assert registry.with_devices(asked).injected == registry.edits(container(f"{KIND}=0"))
+    assert registry.with_devices(ContainerEdits("NRI 10-gpu")) == ContainerEdits("NRI 10-gpu")
+    with pytest.raises(Broken, match=f"NRI 10-gpu asks for what cannot be done: CDI device {KIND}=9"):
+        registry.with_devices(ContainerEdits("NRI 10-gpu", cdi_devices=(f"{KIND}=9",)))
+
+
 def test_the_later_directory_counts_and_changes_are_seen(
     dirs: tuple[Path, Path], registry: CdiRegistry
 ) -> None:
@@ -197,18 +208,21 @@ def test_a_device_that_cannot_be_given_whole_is_refused(
         registry.edits(container(f"{KIND}=0"))
 
 
-def test_a_device_brings_interfaces_and_classes_of_rdt_too(
+def test_a_device_may_bring_network_devices_rdt_mounts_and_hooks(
     dirs: tuple[Path, Path], registry: CdiRegistry
 ) -> None:
-    mount = {"hostPath": "/tmp", "containerPath": "/x/", "options": ["ro"]}
-    hook = {"hookName": "poststop", "path": "/bin/true"}
-    rdt = {"closID": "a", "l3CacheSchema": "L3:0=f", "schemata": ["MB:0=50"], "enableCMT": True}
-    cards = [{"hostInterfaceName": "eth9", "name": "x"}, {"hostInterfaceName": "eth8"}]
-    spec(dirs[0] / "a.json", "0", intelRdt=rdt, netDevices=cards, mounts=[mount], hooks=[hook])
+    spec(
+        dirs[0] / "a.json",
+        "0",
+        netDevices=[{"hostInterfaceName": "eth9", "name": "net1"}, {"hostInterfaceName": "eth8"}],
+        intelRdt={"closID": "a", "l3CacheSchema": "L3:0=f", "schemata": ["MB:0=20"], "enableCMT": True},
+        mounts=[{"hostPath": "/tmp", "containerPath": "/x/", "options": ["ro"]}],
+        hooks=[{"hookName": "poststop", "path": "/bin/true"}],
+    )
     (_, edits) = registry.edits(container(f"{KIND}=0"))
-    assert edits.rdt == RdtChange("a", ("L3:0=f", "MB:0=50"), enable_monitoring=True)
-    assert edits.net_devices == (("eth9", "x"), ("eth8", ""))
     assert edits.origin == f"CDI {KIND}=0"
+    assert edits.net_devices == (("eth9", "net1"), ("eth8", ""))
+    assert edits.rdt == RdtChange("a", ("L3:0=f", "MB:0=20"), enable_monitoring=True)
     assert edits.mounts[0].options == ("rbind", "ro")
     assert edits.mounts[0].destination == "/x"
     assert [(hook.stage, hook.path) for hook in edits.hooks] == [("poststop", "/bin/true")]

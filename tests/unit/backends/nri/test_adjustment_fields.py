@@ -233,3 +233,13 @@ def test_what_the_container_has_by_itself_can_be_removed() -> None:
     assert after.linux.resources is not None
     assert (8, 0) not in [(rule.major, rule.minor) for rule in after.linux.resources.devices]
     assert {one.type for one in before.linux.namespaces} - {n.type for n in after.linux.namespaces} == {"ipc"}
+
+
+def test_a_device_that_is_removed_leaves_the_default_device_of_the_same_number() -> None:
+    null = {"linux": {"devices": [{"path": "/dev/mine", "type": "c", "major": 1, "minor": 3}]}}
+    gone = {"linux": {"devices": [{"path": "-/dev/mine"}]}}
+    spec = container_spec(inputs_with(edits_of(null), edits_of(gone, "20-b")))
+    plain = container_spec(inputs_with())
+    assert spec.linux.resources is not None
+    assert plain.linux.resources is not None
+    assert spec.linux.resources.devices == plain.linux.resources.devices

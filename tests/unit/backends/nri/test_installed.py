@@ -17,25 +17,9 @@ from crib.backends.nri.plugins import NriPlugins
 from crib.model.nri_settings import NriSettings
 from crib.model.plugin_status import PluginState, PluginStatus
 from crib.model.plugins import PodMoment
-from tests.plugin_lab import Begin, LabHost, no_stage, shown_pod, until
+from tests.plugin_lab import INSTALLED, ROOT, Begin, LabHost, no_stage, shown_pod, until
 
-ROOT = Path(__file__).parents[4]
-PLUGIN = f"""\
-#!{sys.executable}
-import asyncio, os, socket, sys
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "src")!r}]
-from crib.stubs.nri.v1alpha1 import api_pb2 as pb
-from tests.plugin_lab import LabPlugin
-
-async def main():
-    plugin = LabPlugin(os.environ["NRI_PLUGIN_NAME"], os.environ["NRI_PLUGIN_IDX"])
-    await plugin.over(socket.socket(fileno=int(os.environ["NRI_PLUGIN_SOCKET"])))
-    await plugin.register()
-    print("configured with", (await plugin.until_heard("Configure")).config, flush=True)
-    await plugin.client.gone()
-
-asyncio.run(main())
-"""
+PLUGIN = INSTALLED.format(python=sys.executable)
 
 
 @pytest.fixture
@@ -150,35 +134,37 @@ async def test_one_that_is_killed_is_started_again(
     assert ("NRI plugin 10-lab", "it ended (signal 9); it is started again") in host.noted
 
 
-async def test_one_that_does_not_speak_is_killed_with_all_that_it_started(
-    directory: Path,
-    settings: NriSettings,
-    begin: Begin,
-    host: LabHost,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_one_that_does_not_speak_is_noted(
+    directory: Path, settings: NriSettings, begin: Begin, host: LabHost
+) -> None:
+    install(directory, "10-mute", "#!/bin/sh\nexec sleep 1000\n")
+    await begin(replace(settings, registration_timeout=0.5))
+    await until(lambda: "10-mute" in str(host.notes))
+    assert "not registered and configured within 0.5 s" in host.notes["NRI plugin 10-mute"]
+
+
+async def test_one_that_stays_without_its_connection_is_killed_with_all_that_it_started(
+    directory: Path, begin: Begin, host: LabHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(installed, "END_SECONDS", 0.1)
     pids = tmp_path / "pids"
     install(
         directory,
-        "10-mute",
+        "10-deaf",
         f"""\
         #!/bin/sh
         trap '' TERM
-        sleep 1000 &
+        sleep 1000 3<&- &
         echo $$ $! > {pids}.new
         mv {pids}.new {pids}
+        exec 3<&-
         wait
         """,
     )
-    settings = replace(settings, registration_timeout=0.5)
-    plugins = await begin(settings)
-    await until(lambda: "10-mute" in str(host.notes))
-    assert "not registered and configured within 0.5 s" in host.notes["NRI plugin 10-mute"]
-    await plugins.close()
+    await begin()
     mine = [int(word) for word in pids.read_text().split()]
     await until(lambda: not any(map(is_there, mine)))
+    assert "it closed its connection" in host.notes["NRI plugin 10-deaf"]
 
 
 @pytest.mark.parametrize(

@@ -181,11 +181,11 @@ async def test_a_synchronization_has_a_limit_of_its_own(
         await never.wait()
 
     plugin.answers["Synchronize"] = hang
-    await plugin.join(settings.socket)
-    assert host.is_alone
+    await plugin.connect(settings.socket)
+    await plugin.register()
     await plugin.gone()
     await nobody(plugins)
-    assert not host.is_alone
+    assert (host.alones, host.is_alone) == (1, False)
     assert "did not answer Synchronize within 0.3 s" in host.notes["NRI plugin 10-lab"]
 
 
@@ -242,7 +242,7 @@ async def test_who_asks_for_changes_and_never_registers_gets_nothing(
 ) -> None:
     await begin(replace(settings, registration_timeout=0.2))
     await plugin.connect(settings.socket)
-    with pytest.raises((CallFailed, ConnectionError)):
+    with pytest.raises((CallFailed, ConnectionError)):  # it is sent away meanwhile
         await plugin.update(pb.UpdateContainersRequest(evict=[pb.ContainerEviction(container_id="x")]))
     assert not host.evictions
 
@@ -291,11 +291,13 @@ async def test_it_is_tried_again_while_something_takes_too_long_to_be_made(
     host: LabHost,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("crib.backends.nri.joining.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("crib.backends.nri.joining.FIRST_PAUSE", 0.01)
     host.busy = 3
     await plugin.join(settings.socket)
     await ready(plugins)
     assert host.alones == 1
+    assert ("NRI plugin 10-lab", "it is not synchronized yet: something is being made") in host.noted
+    assert host.notes == {}
 
 
 @pytest.mark.parametrize("kind", GARBAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -200,6 +201,17 @@ def test_states() -> None:
 def test_a_container_whose_spec_is_gone_is_shown_by_its_record() -> None:
     message = container_message(replace(shown(), spec=b""))
     assert (message.name, message.linux.resources.cpu.shares.value) == ("nginx", 512)
+
+
+def test_what_a_base_spec_has_that_the_protocol_has_not_hides_no_container() -> None:
+    newer = json.loads(shown().spec)
+    newer["process"]["scheduler"] = {"policy": "SCHED_EXT", "flags": ["SCHED_FLAG_NEW"], "nice": 3}
+    newer["process"]["ioPriority"] = {"class": "IOPRIO_CLASS_NEW", "priority": 2}
+    linux = container_message(replace(shown(), spec=json.dumps(newer).encode())).linux
+    assert (linux.scheduler.policy, linux.scheduler.nice, linux.io_priority.priority) == (0, 3, 2)
+    newer["process"]["rlimits"] = [{"type": "RLIMIT_CORE"}]
+    assert container_message(replace(shown(), spec=json.dumps(newer).encode())).name == "nginx"
+    assert pod_message(ShownPod(sandbox(), b"{}")).name == "web"
 
 
 def test_the_next_plugin_sees_the_container_as_it_is_adjusted_so_far() -> None:

@@ -32,3 +32,8 @@ def test_runtimes_words_are_cleaned() -> None:
     )
     assert runtime_words("") == "it said nothing"
     assert len(runtime_words("x" * 5000)) == 2000
+
+
+def test_words_of_runsc_are_taken_out_of_their_lines() -> None:
+    line = '{"msg":"starting \\"x\\": unknown capability","level":"error","time":"2026-11-30T07:00:46Z"}\n'
+    assert runtime_words(line) == 'starting "x": unknown capability'

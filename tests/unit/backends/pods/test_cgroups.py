@@ -96,3 +96,17 @@ def test_the_systemd_driver_needs_systemd(tmp_path: Path) -> None:
     check_systemd(str(tmp_path))
     with pytest.raises(Broken, match="systemd does not run"):
         check_systemd(str(tmp_path / "none"))
+
+
+def test_a_cgroup_of_somebody_elses_choice_must_be_below_the_pods() -> None:
+    """All that is in it is killed with the container."""
+    pod = FILES.pod(sandbox())
+    assert FILES.moved(pod, f"{pod}/mine/deeper") == f"{pod}/mine/deeper"
+    for odd in ("/", "", pod, f"{pod}/", f"{pod}/../other", f"{pod}/./x", f"{pod}x/y", "/crib"):
+        with pytest.raises(Broken, match="must be below"):
+            FILES.moved(pod, odd)
+    pod = SYSTEMD.pod(sandbox())
+    assert SYSTEMD.moved(pod, f"crib-{POD}.slice:other:{BOX}") == f"{pod}/other-{BOX}.scope"
+    for odd in (f"system.slice:crib:{BOX}", f"crib-{POD}.slice:../..:x/../../y", "no colon"):
+        with pytest.raises(Broken, match="must be below"):
+            SYSTEMD.moved(pod, odd)

@@ -17,6 +17,7 @@ from crib.model.container import ContainerConfig, ContainerRecord, ContainerStat
 from crib.model.errors import Broken, InvalidRequest, WrongState
 from crib.model.ids import ContainerId, ImageId
 from crib.model.paths import Paths
+from crib.model.resource_change import ResourceChange
 from crib.model.sandbox import Resources
 from crib.model.settings import Settings
 from tests.unit.ocispec.inputs_for_tests import HANDLER, HOST, sandbox
@@ -29,6 +30,7 @@ FILES = {
     "memory.max": "max",
     "memory.swap.max": "max",
     "memory.high": "max",
+    "memory.low": "0",
     "memory.current": str(60 * MIB),
     "memory.stat": f"anon {20 * MIB}\nactive_file {25 * MIB}\ninactive_file {10 * MIB}\n",
     "hugetlb.2MB.max": "max",
@@ -109,6 +111,18 @@ class World:
         """What differs from the beginning."""
         now = {key: self.environment.cgroups.read(path or self.path, key).strip() for key in FILES}
         return {key: value for key, value in now.items() if value != FILES[key].strip()}
+
+
+async def test_limits_beyond_the_cri_are_written_and_what_cannot_be_is_refused_by_name(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    wanted = Resources(cpuset_cpus="0", beyond=ResourceChange(pids_limit=9, memory_reservation=4096))
+    await world.updates.container(world.record, wanted)
+    assert world.content() == {"cpuset.cpus": "0", "pids.max": "9", "memory.low": "4096"}
+    odd = Resources(beyond=ResourceChange(memory_swappiness=5))
+    with pytest.raises(InvalidRequest, match="memory_swappiness"):
+        await world.updates.container(world.record, odd)
 
 
 async def test_version_2_gets_its_own_files_and_what_is_unchanged_is_left_alone(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from crib.backends.shim.chunks import Chunks
 from crib.backends.shim.first_processes import FirstProcesses
 from crib.backends.shim.nouns import Ended, Stdio
 from crib.host.threads import OURS
@@ -76,7 +75,7 @@ class FifoLab:
 
     @contextlib.asynccontextmanager
     async def daemon(self) -> AsyncIterator[FirstProcesses]:
-        first = FirstProcesses(self.paths, self.shim, Chunks(str(self.top / "chunks")))
+        first = FirstProcesses(self.paths, self.shim, str(self.top / "chunks"))
         try:
             yield first
         finally:

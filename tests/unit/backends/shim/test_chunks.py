@@ -52,7 +52,7 @@ def test_nothing_of_it_is_lost_and_nothing_is_written_twice(
     log = os.open(path, os.O_WRONLY | os.O_APPEND)
     out, into = os.pipe()
     os.write(into, written)
-    chunk = Chunks(str(tmp_path / "chunks")).take()
+    chunk = Chunks(str(tmp_path / "chunks"), 1).take()
 
     def carry() -> None:
         chunk.fill(out, container, "stdout")
@@ -70,7 +70,7 @@ def test_nothing_of_it_is_lost_and_nothing_is_written_twice(
                 dying.setattr("os.write", cut_off(after=len(written) // 2 + 20))
         with pytest.raises(Killed):
             carry()
-    again = Chunks(str(tmp_path / "chunks"))
+    again = Chunks(str(tmp_path / "chunks"), 1)
     assert list(again.left_of(new_container_id())) == []
     for left in again.left_of(container):
         left.finish(log)
@@ -93,11 +93,22 @@ def test_of_a_log_that_was_rotated_meanwhile_the_new_one_gets_it(tmp_path: Path)
     os.close(log)
     path.rename(tmp_path / "0.log.20260101-000000")
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    (left,) = Chunks(str(tmp_path / "chunks")).left_of(container)
+    (left,) = Chunks(str(tmp_path / "chunks"), 1).left_of(container)
     left.finish(log)
     assert parse_line(path.read_bytes().rstrip(b"\n")).content == b"abc"
     os.close(log)
     os.close(out)
+
+
+def test_only_as_many_stay_as_are_needed_mostly(tmp_path: Path) -> None:
+    chunks = Chunks(str(tmp_path), 2)
+    taken = [chunks.take() for _number in range(5)]
+    assert len(list(tmp_path.iterdir())) == 5
+    for chunk in taken:
+        chunks.give(chunk)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert chunks.take() is not chunks.take()
+    chunks.close()
 
 
 def test_a_full_disk_leaves_no_torn_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +151,6 @@ def _filled(tmp_path: Path, container: ContainerId, written: bytes = b"abc") -> 
     out, into = os.pipe()
     os.write(into, written)
     os.close(into)
-    chunk = Chunks(str(tmp_path / "chunks")).take()
+    chunk = Chunks(str(tmp_path / "chunks"), 1).take()
     chunk.fill(out, container, "stdout")
     return chunk, out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from crib.backends.shim.attach import AttachedClients
 from crib.backends.shim.first_processes import FirstProcesses
 from crib.model.container import ContainerRecord
 from crib.model.errors import InvalidRequest, WrongState
-from crib.model.settings import Settings
+from crib.model.settings import Settings, StreamingSettings
 from crib.model.streams import AttachRequest, TerminalSize
 from tests.system.labs.oci_streams import comes_true
 from tests.unit.backends.shim.fifo_lab import BOUND, Ends, FifoLab, lines, write_all
@@ -53,8 +54,7 @@ async def test_both_streams_are_logged_in_order_to_their_end(lab: FifoLab) -> No
 
 async def test_a_container_without_a_log_never_waits_for_a_reader(lab: FifoLab) -> None:
     async with lab.daemon() as first:
-        record = lab.record()
-        object.__setattr__(record, "log_path", "")
+        record = replace(lab.record(), log_path="")
         ends = Ends.open(await first.prepare(record))
         await write_all(ends.stdout, numbered(0, 50_000))
         ends.close()
@@ -119,8 +119,7 @@ async def test_who_is_attached_sees_what_comes_from_then_on_and_the_end(lab: Fif
 async def test_a_replay_and_what_comes_next_are_one_text(lab: FifoLab) -> None:
     async with lab.daemon() as first:
         attachments = AttachedClients(first, lab.shim)
-        settings = Settings()
-        object.__setattr__(settings.streaming, "attach_replay", 1 << 20)
+        settings = Settings(streaming=StreamingSettings(attach_replay=1 << 20))
         record = lab.record()
         ends = Ends.open(await first.prepare(record))
         writing = asyncio.ensure_future(write_all(ends.stdout, numbered(0, 30_000)))

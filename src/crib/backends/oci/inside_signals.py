@@ -1,10 +1,10 @@
-"""Signals to containers on a kernel of their own, which the runtime sends."""
+"""Signals to containers on a pod's own kernel, where this host sees no process of theirs (gVisor)."""
 
 from __future__ import annotations
 
 import os
 
-from crib.backends.bundle.bundles import Bundles
+from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.failures import checked
 from crib.backends.known_processes import is_alive
 from crib.backends.oci.command_lines import RuntimeProgram
@@ -17,19 +17,20 @@ from crib.model.container import ContainerRecord
 from crib.wire.oci_runtime import decode_state
 
 
-class RuntimeSignals(Signals):
-    """Sends all others as on any host."""
+class OciSignals(Signals):
+    """See ContainerRuntime.signal. The runtime delivers those that this host cannot."""
 
     def __init__(self, environment: OciEnvironment, bundles: Bundles) -> None:
         super().__init__(environment, bundles)
         self._env = environment
 
-    async def send(self, record: ContainerRecord, signum: int, *, everyone: bool) -> None:
-        note = await self._bundles.note(record.id)
+    async def deliver(
+        self, record: ContainerRecord, note: BundleNote | None, signum: int, *, everyone: bool
+    ) -> None:
         if note is not None and (runtime := self._env.runtime_of(note.handler)).stand_in:
             await self._send_inside(record, runtime, signum, everyone=everyone)
         else:
-            await super().send(record, signum, everyone=everyone)
+            await super().deliver(record, note, signum, everyone=everyone)
 
     async def _send_inside(
         self, record: ContainerRecord, runtime: RuntimeProgram, signum: int, *, everyone: bool
