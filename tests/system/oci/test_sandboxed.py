@@ -36,6 +36,7 @@ from tests.contract.handler_lab import line, rest
 from tests.system.labs.oci_pods import (
     FOREVER,
     OWN_PIDS,
+    cgroup_of,
     config,
     output,
     pod,
@@ -275,3 +276,13 @@ async def test_what_a_container_leaves_behind_in_shared_pids_ends_with_it(lab: O
         async with running(lab, sandbox, script) as record:
             assert (await exit_of(exits, record)).code == 4
             assert "5555" not in await output(lab, watching, "ps")
+
+
+async def test_a_containers_limits_do_not_reach_what_stands_in_for_it(lab: OciLab) -> None:
+    least = Resources(memory_limit_in_bytes=1 << 20, cpu_quota=1000, cpu_period=100_000)
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER, resources=least)) as record:
+        await lab.handler.containers.update(record, replace(least, memory_limit_in_bytes=2 << 30))
+        v2 = lab.environment.host.cgroup_layout == "v2"
+        file, unlimited = ("memory.max", "max") if v2 else ("memory.limit_in_bytes", "9223372036854771712")
+        assert lab.environment.cgroups.read(cgroup_of(lab, record), file).strip() == unlimited
+        assert await output(lab, record, "echo", "lives") == "lives\n"
