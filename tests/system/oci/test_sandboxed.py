@@ -190,14 +190,18 @@ async def test_what_the_pods_kernel_cannot_give_is_refused_by_name(lab: OciLab) 
             await lab.handler.streams.dial(sandbox, [record], PodAddress("unix", 0, "main", "/etc/passwd"))
 
 
-async def test_a_pod_on_the_nodes_network_is_there_too(lab: OciLab) -> None:
+async def test_a_pod_on_the_nodes_network_is_there_too_where_others_have_theirs_inside() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        async with pod(lab, network=NamespaceMode.NODE) as sandbox:
-            script = f"busybox nc 127.0.0.1 {server.getsockname()[1]} </dev/null"
-            async with running(lab, sandbox, config("sh", "-c", script)):
-                server.settimeout(BOUND)
-                connected, _ = await asyncio.to_thread(server.accept)
-                connected.close()
+        script = f"busybox nc 127.0.0.1 {server.getsockname()[1]} </dev/null"
+        async with (
+            oci_lab("runsc") as lab,
+            pod(lab, network=NamespaceMode.NODE) as sandbox,
+            running(lab, sandbox, config("sh", "-c", script)),
+        ):
+            assert lab.handler.facts.network_inside
+            server.settimeout(BOUND)
+            connected, _ = await asyncio.to_thread(server.accept)
+            connected.close()
 
 
 async def test_a_server_in_a_pod_is_dialled(lab: OciLab) -> None:
