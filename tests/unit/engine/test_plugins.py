@@ -11,6 +11,7 @@ import pytest
 from crib.model.container import ContainerState
 from crib.model.edits import ContainerEdits
 from crib.model.errors import WrongState
+from crib.model.extension import VERBS, View
 from crib.model.plugins import CreateAnswer, UpdateAnswer
 from crib.model.resource_change import ResourceChange
 from crib.model.sandbox import Resources, SandboxState
@@ -322,3 +323,37 @@ async def test_a_pod_config_with_sysctls_is_shown_as_it_was_asked_for(
         await world.node.sandboxes.run(pod_config("web", sysctls={"net.ipv4.ip_forward": "1"}), "")
     assert plugins.pods[0].record.config.sysctls == {"net.ipv4.ip_forward": "1"}
     assert json.loads(plugins.pods[0].spec)
+
+
+class Recorder:
+    """A lifecycle hook that writes down what it is called for among what plugins are told."""
+
+    name = "recorder"
+    failure_refuses = True
+
+    def __init__(self, plugins: FakePlugins) -> None:
+        self.plugins = plugins
+        self.moments = [f"{when}_{verb}" for when in ("before", "after") for verb in VERBS]
+
+    async def call(self, moment: str, view: View) -> None:
+        self.plugins.told.append(Told(moment, "", ""))
+
+
+async def test_lifecycle_hooks_lie_around_what_plugins_are_asked_and_told(
+    world: World, plugins: FakePlugins
+) -> None:
+    await world.pulled()
+    world.hooks.append(Recorder(plugins))
+    pod = await world.pod()
+    container = await world.running(pod)
+    await world.node.containers.update(container, Resources(cpu_shares=5))
+    await world.node.sandboxes.stop(pod)
+    await world.node.sandboxes.remove(pod)
+    assert plugins.moments() == [
+        *("before_run_pod", "RunPodSandbox", "after_run_pod"),
+        *("before_create_container", "CreateContainer", "after_create_container", "PostCreateContainer"),
+        *("before_start_container", "StartContainer", "after_start_container", "PostStartContainer"),
+        *("before_update_container", "UpdateContainer", "PostUpdateContainer", "after_update_container"),
+        *("before_stop_pod", "StopContainer", "StopPodSandbox", "after_stop_pod"),
+        *("before_remove_pod", "RemoveContainer", "RemovePodSandbox", "after_remove_pod"),
+    ]
