@@ -37,6 +37,7 @@ from crib.backends.images.store import LayerStore, store_for_wipe
 from crib.backends.keeping.kept_pods import SupervisedPods
 from crib.backends.locks import locked, pods_cgroup
 from crib.backends.network import networks
+from crib.backends.nri.awaited import AwaitedPlugins
 from crib.backends.records.database import Database, LockNotes
 from crib.backends.records.journal import SqliteJournal
 from crib.backends.records.rows import SqliteRecords
@@ -49,6 +50,7 @@ from crib.engine.timeline import program_ended
 from crib.host import cgroups, libc, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
+from crib.host.orphans import adopt_orphans
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.host.undying import undying
 from crib.model.errors import Broken, CribError
@@ -89,8 +91,6 @@ WARM_AFTER = 1.0
 """Seconds from the opening of the gate to imports that the first stream would wait for."""
 TRIM_EVERY = 60.0
 """Seconds between two times at which unused memory goes back to the system: that takes some milliseconds."""
-REAP_AGAIN = 1.0
-"""Seconds until orphans are looked for again after that failed."""
 
 
 class Daemon:
@@ -123,7 +123,7 @@ class Daemon:
         holding = self._ends.enter_context(locked(data_lock))
         self._ends.enter_context(locked(state_lock))
         self._ends.callback(release_unused_roots, paths)
-        self._adopt_orphans()
+        adopt_orphans()
         # Beside the probes, which mostly wait.
         what = "importing the network"
         imported = HANDS.part(what, OURS.run(what, networks.import_network, settings.network))
@@ -164,6 +164,7 @@ class Daemon:
             kept=self._kept,
             vitals=self._vitals,
             hooks=extensions.hooks,
+            plugins=AwaitedPlugins(settings.nri) if settings.nri.enable else None,
             verifiers=extensions.verifiers,
         )
         node = Node(settings, facts, ports)
@@ -197,6 +198,7 @@ class Daemon:
             self._ends.push_async_callback(server.stop, GRACE)
             self._ends.enter_context(self._insight.ready(node))
             await node.start()
+            await node.let_plugins_in()
             followers = Followers(node, (telemetry, auditing), streams)
             await self._ends.enter_async_context(self._configuration.ready(followers))
             server.gate.open()
@@ -308,22 +310,6 @@ class Daemon:
         for path in paths.directories:
             with _making("data" if path.startswith(f"{settings.data}/") else "state", path):
                 os.makedirs(path, mode=0o700, exist_ok=True)
-
-    def _adopt_orphans(self) -> None:
-        """Monitors and stray processes come to us when their parent ends, not to an init that reaps late."""
-        processes.become_subreaper()
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, _reap_orphans)
-        _reap_orphans()
-
-
-def _reap_orphans() -> None:
-    """Those that have ended. That may take a descriptor, and no signal comes twice."""
-    try:
-        processes.reap_orphans()
-    except OSError as error:
-        _log.warning("reaping orphans: %s; trying again in %.0f s", error, REAP_AGAIN)
-        asyncio.get_running_loop().call_later(REAP_AGAIN, _reap_orphans)
 
 
 async def _in_thread(what: str, work: Callable[[], None]) -> None:

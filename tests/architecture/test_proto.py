@@ -247,6 +247,7 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/Forward": "unary",
         "/crib.v1.Node/KeepPod": "unary",
         "/crib.v1.Node/ListKeptPods": "unary",
+        "/crib.v1.Node/ListPlugins": "unary",
         "/crib.v1.Node/WantKeptPod": "unary",
         "/crib.v1.Node/ListWork": "unary",
         "/crib.v1.Node/Abandon": "unary",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 
 import pytest
 
+from crib.model.settings import HandlerSettings
 from tests.contract.handler_lab import HandlerLab
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
@@ -14,15 +16,16 @@ from tests.fakes.host import FakeHost
 from tests.system.labs.oci_setup import oci_lab
 from tests.system.labs.shim_setup import shim_lab
 
+_REAL = [pytest.mark.root, pytest.mark.system]
+_GVISOR = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's runsc is not installed")
+
 
 @pytest.fixture(
     params=[
         "fake",
         "elsewhere",
-        *(
-            pytest.param(kind, marks=[pytest.mark.root, pytest.mark.system])
-            for kind in ("oci", "shim of crun", "shim of runc")
-        ),
+        *(pytest.param(kind, marks=_REAL) for kind in ("oci", "shim of crun", "shim of runc")),
+        pytest.param("runsc", marks=[*_REAL, _GVISOR]),
     ]
 )
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
@@ -31,6 +34,10 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
             runtime = request.param.rpartition(" ")[2]
             shim = await stack.enter_async_context(shim_lab({"BinaryName": runtime}))
             made = HandlerLab(shim.handler, shim.logs)
+        elif request.param == "runsc":
+            options = HandlerSettings(args=("--network=host",))
+            real = await stack.enter_async_context(oci_lab("runsc", options))
+            made = HandlerLab(real.handler, real.logs)
         elif request.param != "oci":
             clock = ManualClock()
             host = FakeHost(clock, elsewhere=request.param == "elsewhere")

@@ -56,6 +56,48 @@ async def test_what_edits_change_is_in_the_container_and_is_told_with_its_origin
         await lab.handler.pods.remove(pod)
 
 
+async def test_who_may_change_a_container_sees_the_spec_and_what_he_changes_is_in_it(
+    lab: HandlerLab,
+) -> None:
+    pod = await lab.pod()
+    record = lab.container(pod, "/bin/sleep", "5")
+    shown: list[bytes] = []
+
+    async def adjust(spec: bytes) -> tuple[ContainerEdits, ...]:
+        shown.append(spec)
+        return (ContainerEdits("NRI 10-first", env=(("COLOUR", "blue"),)),)
+
+    before = (ContainerEdits("other", env=(("COLOUR", "red"),)),)
+    async with bounded():
+        request = CreateRequest(record, pod, ImageConfig(), before, adjust)
+        made = await lab.handler.containers.create(request, no_stage)
+        assert len(shown) == 1
+        told = json.loads(shown[0])["process"]
+        assert told["args"] == ["/bin/sleep", "5"]
+        assert "COLOUR=red" in told["env"]
+        env = json.loads(lab.handler.containers.made_spec(record))["process"]["env"]
+        assert "COLOUR=blue" in env
+        assert "COLOUR=red" not in env
+        await lab.gone(replace(record, process=made.process, monitor=made.monitor, user=made.user))
+        await lab.handler.pods.remove(pod)
+
+
+async def test_a_container_that_somebody_refuses_to_have_made_leaves_nothing(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = lab.container(pod)
+
+    async def refuse(spec: bytes) -> tuple[ContainerEdits, ...]:
+        raise WrongState("no")
+
+    async with bounded():
+        request = CreateRequest(record, pod, ImageConfig(), adjust=refuse)
+        with pytest.raises(WrongState, match="no"):
+            await lab.handler.containers.create(request, no_stage)
+        await lab.handler.containers.delete(record)
+        assert (await lab.handler.containers.observe(record)).status == "gone"
+        await lab.handler.pods.remove(pod)
+
+
 async def test_the_specs_of_what_was_made_are_told_until_it_is_gone(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.created(pod, "/bin/sleep", "5")

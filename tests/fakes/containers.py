@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from crib.model.container import ContainerRecord, ContainerUser, Exit
+from crib.model.edits import ContainerEdits
 from crib.model.errors import Broken, InvalidRequest, WrongState
 from crib.model.explanation import ExplainedSpec
 from crib.model.sandbox import Resources
@@ -32,9 +33,12 @@ class FakeContainers:
             pod = self._host.pods.get(sandbox.id)
             if pod is None or not pod.alive or not pod.started:
                 raise Broken(f"create of container {record.id}: pod {sandbox.id} has no namespaces")
+            edits = request.edits
             argv = (*(record.config.command or image.entrypoint), *(record.config.args or image.cmd))
             process, monitor = self._host.process(), self._host.process()
-            made = FakeContainer(argv, process, _env(request), resources=record.resources)
+            if request.adjust is not None:
+                edits = (*edits, *await request.adjust(_spec(argv, _env(edits))))
+            made = FakeContainer(argv, process, _env(edits), resources=record.resources)
             self._host.containers[record.id] = made
             await self._failpoints.reach("create_late", record.id)
         stop_signal = STOP_OF_SYSTEMD if argv[0] == "/sbin/init" else 0
@@ -50,8 +54,8 @@ class FakeContainers:
         origins = {"": "default", "/process/args": origin}
         for edits in request.edits:
             for key, _ in edits.env:
-                origins[f"/process/env/{list(_env(request)).index(key)}"] = edits.origin
-        return ExplainedSpec(_spec(argv, _env(request)), origins)
+                origins[f"/process/env/{list(_env(request.edits)).index(key)}"] = edits.origin
+        return ExplainedSpec(_spec(argv, _env(request.edits)), origins)
 
     def made_spec(self, record: ContainerRecord) -> bytes:
         container = self._host.containers.get(record.id)
@@ -112,9 +116,9 @@ class FakeContainers:
         return Observation(container.status, container.exit, container.monitor_alive)
 
 
-def _env(request: CreateRequest) -> dict[str, str]:
+def _env(every: Sequence[ContainerEdits]) -> dict[str, str]:
     """What edits bring; the container's own is not looked at here."""
-    return dict(pair for edits in request.edits for pair in edits.env)
+    return dict(pair for edits in every for pair in edits.env)
 
 
 def _spec(argv: Sequence[str], env: Mapping[str, str]) -> bytes:

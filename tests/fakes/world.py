@@ -25,6 +25,7 @@ from tests.fakes.insight import FakeInsight
 from tests.fakes.journal import MemoryJournal
 from tests.fakes.kept import FakeKeptPods
 from tests.fakes.networks import FakeNetworks
+from tests.fakes.plugins import FakePlugins
 from tests.fakes.records import MemoryRecords
 from tests.fakes.settings import image_settings
 
@@ -118,6 +119,7 @@ class World:
         self.records = MemoryRecords()
         self.journal = MemoryJournal(self.clock)
         self.images.publish(IMAGE, made_image("busybox", "base", config=ImageConfig(cmd=("sleep", "60"))))
+        self.plugins = FakePlugins()
         self.hooks: list[LifecycleHook] = []
         self.verifiers: list[ImageVerifier] = []
         self.node = self._new_node()
@@ -135,6 +137,7 @@ class World:
             verifiers=self.verifiers,
             configuration=self.configuration,
             kept=FakeKeptPods(),
+            plugins=self.plugins,
         )
         return Node(self.settings, host_facts(self.boot_id), ports)
 
@@ -142,6 +145,7 @@ class World:
         """Up, and also through with what goes on behind the gate."""
         async with bounded():
             await self.node.start()
+            await self.node.let_plugins_in()
             await self.node.settled()
 
     async def close(self) -> None:

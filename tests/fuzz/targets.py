@@ -37,6 +37,7 @@ from crib.wire import (
     docker_config,
     go_template,
     hosts_toml,
+    oci_features,
     oci_hooks,
     oci_image,
     oci_runtime,
@@ -203,7 +204,8 @@ def _cdi(data: bytes) -> None:
 
 
 def _oci_runtime(data: bytes) -> None:
-    for decode in (oci_runtime.decode_state, oci_runtime.decode_features, oci_runtime.decode_process):
+    runtime = (oci_runtime.decode_state, oci_runtime.decode_process, oci_runtime.decode_spec)
+    for decode in (oci_features.decode_features, *runtime):
         with suppress(ValueError):
             cast("Callable[[bytes], object]", decode)(data)
     with suppress(ValueError):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
 from crib.model.image import FilesystemUsage
-from crib.model.metrics import Metered
+from crib.model.metrics import Metered, MetricFamily
 from crib.model.sandbox import Resources
 from crib.model.stats import (
     CgroupUsage,
@@ -56,3 +59,17 @@ CONTAINER = Metered(
     room=FilesystemRoom("/dev/vda1", 1 << 30, 1000, 400),
     interfaces=(InterfaceUsage("eth0", 1, 2, 3, 4, 5, 6, 7, 8),),
 )
+
+Sample: TypeAlias = tuple[MetricFamily, tuple[str, ...], int]
+
+
+def samples(metered: Metered, families: Iterable[MetricFamily]) -> Iterator[Sample]:
+    """What the reading says of each family: values of its own labels, and the value."""
+    for family in families:
+        part = metered.part(family.path)
+        value = None if part is None else family.value(part)
+        if isinstance(value, int):
+            yield family, (), value
+        elif value is not None:
+            for labels, one in value:
+                yield family, labels, one

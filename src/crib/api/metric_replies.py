@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable
+from typing import TypeAlias
 
 from crib.api.encoded_fields import encoded_field, varint
 from crib.model.container import ContainerRecord
 from crib.model.metric_families import families_of
-from crib.model.metrics import NETWORK_CONTAINER, Metered, MetricFamily, Of, PodMetrics, samples
+from crib.model.metrics import NETWORK_CONTAINER, Metered, MetricFamily, Of, PodMetrics
 from crib.model.sandbox import SandboxRecord
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
@@ -41,10 +42,10 @@ class MetricReplies:
         """Readings that are kept for a while say when they were made; others are of now, which is 0."""
         chosen = families_of(groups)
         self._is_kept = is_kept
-        self._beginnings = {family.name: _Beginnings(family) for family in chosen}
-        self._of_containers = tuple(family for family in chosen if family.of is not Of.POD)
-        self._of_cgroups = tuple(family for family in chosen if family.of is Of.CGROUP)
-        self._of_pods = tuple(family for family in chosen if family.of is Of.POD)
+        encoded = [(family, _Beginnings(family)) for family in chosen]
+        self._of_containers = tuple(each for each in encoded if each[0].of is not Of.POD)
+        self._of_cgroups = tuple(each for each in encoded if each[0].of is Of.CGROUP)
+        self._of_pods = tuple(each for each in encoded if each[0].of is Of.POD)
         self.descriptors = pb.ListMetricDescriptorsResponse(
             descriptors=[
                 pb.MetricDescriptor(name=family.name, help=family.help, label_keys=family.labels)
@@ -64,19 +65,29 @@ class MetricReplies:
         for record, metered in metrics.containers:
             own = self._metrics(metered, self._of_containers, _container_labels(sandbox, record, metered))
             inner = b"".join((encoded_field(_CONTAINER_ID, record.id.encode()), *own))
-            body.append(encoded_field(_CONTAINERS, inner))
-        return encoded_field(_ELEMENT, b"".join(body))
+            body += (_CONTAINERS, varint(len(inner)), inner)
+        # The large pieces are copied once: here.
+        return b"".join((_ELEMENT, varint(sum(map(len, body))), *body))
 
-    def _metrics(self, metered: Metered, families: Iterable[MetricFamily], base: bytes) -> list[bytes]:
+    def _metrics(self, metered: Metered, families: Iterable[_Family], base: bytes) -> list[bytes]:
         """Pieces of all samples, one after the other."""
         common = base + _TIMESTAMP + varint(metered.at) if self._is_kept else base
-        beginnings, size = self._beginnings, len(common)
+        size = len(common)
         pieces: list[bytes] = []
-        for family, labels, value in samples(metered, families):
-            tail = _value(value) if value >= _SMALL else _SMALL_VALUES[value]
-            if labels:
-                tail = _own_labels(labels) + tail
-            pieces += (beginnings[family.name][size + len(tail)], common, tail)
+        path, part = None, None
+        for family, beginnings in families:
+            if family.path is not path:
+                path, part = family.path, metered.part(family.path)
+            if part is None:
+                continue
+            value = family.value(part)
+            if isinstance(value, int):
+                tail = _SMALL_VALUES[value] if value < _SMALL else _value(value)
+                pieces += (beginnings[size + len(tail)], common, tail)
+            elif value is not None:
+                for labels, one in value:
+                    tail = _own_labels(labels) + (_SMALL_VALUES[one] if one < _SMALL else _value(one))
+                    pieces += (beginnings[size + len(tail)], common, tail)
         return pieces
 
 
@@ -93,6 +104,9 @@ class _Beginnings(dict[int, bytes]):
         if len(self) < LENGTHS_KEPT:
             self[length] = made
         return made
+
+
+_Family: TypeAlias = tuple[MetricFamily, _Beginnings]
 
 
 def _container_labels(sandbox: SandboxRecord, record: ContainerRecord, metered: Metered) -> bytes:

@@ -44,13 +44,17 @@ class MetricsCalls:
         return self._made[1]
 
     async def _list(self, _: None) -> Answer:
-        return b"".join([part async for part in self._stream(None)])
+        return b"".join([element async for stretch in self._elements() for element in stretch])
 
     async def _stream(self, _: None) -> AsyncIterator[bytes]:
         """Parts, as they have been read."""
+        async for stretch in self._elements():
+            for part in parts(stretch):
+                yield part
+
+    async def _elements(self) -> AsyncIterator[list[bytes]]:
         await stand_back()
         async for batch in self._node.metrics.pods(self._node.sandboxes.list()):
             for start in range(0, len(batch), STRETCH):
                 await asyncio.sleep(0)
-                for part in parts(map(self._replies.element, batch[start : start + STRETCH])):
-                    yield part
+                yield list(map(self._replies.element, batch[start : start + STRETCH]))

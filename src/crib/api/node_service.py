@@ -10,6 +10,7 @@ from crib.api.config_calls import ConfigCalls
 from crib.api.errors import status_of
 from crib.api.insight_calls import InsightCalls
 from crib.api.kept_calls import KeptCalls
+from crib.api.plugin_calls import PluginCalls, encode_plugins
 from crib.api.stream_calls import StreamCalls, UrlFor
 from crib.api.translate import disk, ends, history, networks, upkeep
 from crib.api.translate import node as translate
@@ -72,6 +73,7 @@ class NodeService:
             **InsightCalls(self._node).calls(),
             **ConfigCalls(self._node).calls(),
             **KeptCalls(self._node).calls(),
+            **PluginCalls(self._node).calls(),
             **self._streams.own_calls(),
         }
 
@@ -81,6 +83,7 @@ class NodeService:
         answer = translate.encode_info(await node.status(), node.settings, about)
         answer.started_at = self._started_at
         answer.log_rules.extend(encode_rules(node.insight.log_rules()))
+        answer.plugins.extend(encode_plugins(node.plugin_statuses()))
         layers = {layer.diff_id for image in node.images.list() for layer in image.layers}
         answer.counts.layers = len(layers)
         return answer

@@ -10,6 +10,7 @@ Begin with the port that you are after (`crib.ports`), then go where it is done:
 * `images`: the store of layers, their mounts, and the worker without privileges that talks to registries.
 * `network`: the built-in bridge, or CNI plugins.
 * `records`: rows of sandboxes, containers and images, and the journal, in SQLite.
+* `nri`: node plugins, which see pods and containers and change them.
 * `keeping`: pods that are kept up without a kubelet, and the process that does it.
 
 For all of them: `failures` turns what goes wrong into errors of the model, in threads too, `together`

@@ -22,7 +22,8 @@ from crib.backends.bundle.host_resources import (
     prepare_mount_sources,
     read_seccomp_profile,
 )
-from crib.backends.bundle.id_maps import locked_options, mounts_inside, pod_id_map
+from crib.backends.bundle.id_maps import PodIdMap, locked_options, mounts_inside, pod_id_map
+from crib.backends.bundle.io_classes import read_blockio_classes, read_rdt_classes
 from crib.backends.bundle.labels import Labels
 from crib.backends.bundle.mount_targets import Landing, Placed, check_landings, check_places
 from crib.backends.bundle.rootfs import (
@@ -39,6 +40,7 @@ from crib.backends.pods.files import pod_paths, write_hosts
 from crib.backends.pods.oom import OomKills
 from crib.host.threads import FOREIGN, Job, Overdue
 from crib.model.container import ContainerRecord
+from crib.model.edits import ContainerEdits
 from crib.model.errors import Unavailable
 from crib.model.ids import ContainerId
 from crib.model.sandbox import NamespaceMode, ProcessIdentity
@@ -60,6 +62,19 @@ class MadeBundle:
 
     spec: oci.Spec
     landings: Sequence[Landing]
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """A root that is mounted, and what the spec is made from."""
+
+    note: BundleNote
+    root: str
+    idmap: PodIdMap | None
+    files: str
+    """The label of its files."""
+    inputs: ContainerInputs
+    spec: oci.Spec
 
 
 class ContainerBundles:
@@ -99,14 +114,18 @@ class ContainerBundles:
         stacks = await self._volumes.acquire(record)
         job = replace(self._foreign("preparing its root", record), stop=look.stop, late=late)
         try:
-            return await FOREIGN.run(job, self._make, request, layers, stacks, look)
+            if request.adjust is None:
+                return await FOREIGN.run(job, self._make, request, layers, stacks, look)
+            laid = await FOREIGN.run(job, self._lay_out, request, layers, stacks, look)
+            edits = await request.adjust(container_document(laid.inputs, laid.spec))
+            return await FOREIGN.run(job, self._finish, request, laid, edits, look)
         except Overdue as error:
             raise Unavailable(f"{error}{look.where}", field=look.field) from error
 
     async def check_started(self, request: CreateRequest, made: MadeBundle, first: ProcessIdentity) -> None:
         """Once the runtime has mounted all: look where the mounts lie, and let go of their sources."""
         record = request.record
-        if made.landings:
+        if made.landings and not self._env.facts.own_kernel:  # or its mounts are not to be seen from here
             job = self._foreign("looking at its mounts", record)
             await FOREIGN.run(job, check_landings, made.landings, f"/proc/{first.pid}")
         if request.sandbox.config.user_namespace is not None:
@@ -120,6 +139,11 @@ class ContainerBundles:
     def _make(
         self, request: CreateRequest, layers: Sequence[str], stacks: Stacks, look: ForeignLook
     ) -> MadeBundle:
+        return self._finish(request, self._lay_out(request, layers, stacks, look), (), look)
+
+    def _lay_out(
+        self, request: CreateRequest, layers: Sequence[str], stacks: Stacks, look: ForeignLook
+    ) -> _Laid:
         record, config = request.record, request.record.config
         look.at_all(record, self._env.options.containers)
         cgroup = self._names.below(self._names.pod(request.sandbox), record.id)
@@ -147,7 +171,26 @@ class ContainerBundles:
         self._labels.label_pod(request.sandbox)
         inputs = self.gather(request, root)
         look.go_on()
+        return _Laid(note, root, idmap, files, inputs, container_spec(inputs))
+
+    def _edited(self, laid: _Laid, edits: tuple[ContainerEdits, ...]) -> _Laid:
+        """With what plugins have made of it."""
+        if not edits:
+            return laid
+        inputs = replace(laid.inputs, edits=(*laid.inputs.edits, *map(self._cdi.with_devices, edits)))
         spec = container_spec(inputs)
+        note, asked = laid.note, spec.linux.cgroups_path
+        if asked != inputs.cgroups_path:
+            note = replace(note, cgroup=self._names.moved(self._names.pod(inputs.sandbox), asked))
+            self._bundles.write_note(ContainerId(inputs.id), note)
+        return replace(laid, note=note, inputs=inputs, spec=spec)
+
+    def _finish(
+        self, request: CreateRequest, laid: _Laid, edits: tuple[ContainerEdits, ...], look: ForeignLook
+    ) -> MadeBundle:
+        record, config = request.record, request.record.config
+        laid = self._edited(laid, edits)
+        root, idmap, inputs, spec = laid.root, laid.idmap, laid.inputs, laid.spec
         self._labels.check(spec.process.selinux_label)
         document = container_document(inputs, spec)
         placed = Placed(
@@ -158,7 +201,7 @@ class ContainerBundles:
         landings = check_places(root, config, placed)
         look.go_on()
         if runs_hooks_at_delete(inputs, spec):
-            self._bundles.write_note(record.id, replace(note, poststop=True))
+            self._bundles.write_note(record.id, replace(laid.note, poststop=True))
         # Only now, when nothing more can be refused: these last longer than the container.
         prepare_mount_sources(config, self._env.settings.missing_host_path)
         self._volumes.prepare(record, idmap, volume_label(inputs))
@@ -166,7 +209,7 @@ class ContainerBundles:
         if record.log_path:
             make_log_directory(os.path.dirname(record.log_path), "log_path")
         make_directories(root, spec.process.cwd, self._volumes.plain(request.image), idmap)
-        self._volumes.fill(root, inputs.declared_volumes, files)
+        self._volumes.fill(root, inputs.declared_volumes, laid.files)
         self._bundles.write_spec(record.id, document)
         return MadeBundle(spec, landings)
 
@@ -194,7 +237,9 @@ class ContainerBundles:
             base_spec=self._env.base_spec,
             cdi=self._cdi.edits(config),
             hook_rules=self._hooks.rules(),
-            edits=request.edits,
+            edits=tuple(map(self._cdi.with_devices, request.edits)),
+            blockio_classes=read_blockio_classes(self._env.settings.blockio_config_file),
+            rdt_classes=read_rdt_classes(),
             device_ownership=self._env.settings.device_ownership_from_security_context,
             seccomp_profile=read_seccomp_profile(config.security.seccomp),
             profiles=self._labels.loaded_profiles(

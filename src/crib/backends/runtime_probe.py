@@ -9,9 +9,9 @@ import shutil
 from crib.host.cgroups import CgroupLayout
 from crib.host.processes import ToolMissing, run
 from crib.model.errors import Broken
-from crib.model.facts import HandlerFacts
+from crib.model.facts import NEW_FIELDS, HandlerFacts
 from crib.model.ids import HandlerName
-from crib.wire.oci_runtime import decode_features
+from crib.wire.oci_features import decode_features, known_fields
 
 OCI_VERSION = "1.0.2"
 """Written in every spec.
@@ -57,6 +57,7 @@ async def probe_handler(
     recursive = kind in _RECURSIVE and number >= _RECURSIVE[kind]
     userns = kind in _USERNS and number >= _USERNS[kind]
     idmapped = kind == "crun" and number >= (1, 9)
+    unknown = NEW_FIELDS
     answer = await run(features, timeout=20)
     if answer.exit_code == 0:
         try:
@@ -67,6 +68,7 @@ async def probe_handler(
         userns = found.linux is not None and "user" in (found.linux.namespaces or ())
         extensions = found.linux.mount_extensions if found.linux is not None else None
         idmapped = extensions is not None and extensions.idmap.enabled
+        unknown = NEW_FIELDS - known_fields(found)
     return HandlerFacts(
         name=name,
         program=program,
@@ -76,6 +78,7 @@ async def probe_handler(
         user_namespaces=userns,
         recursive_binds=kind != "crun" or number >= _CRUN_RECURSIVE,
         idmapped_mounts=idmapped,
+        unknown_fields=unknown,
     )
 
 

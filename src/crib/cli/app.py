@@ -27,6 +27,7 @@ from crib.cli.lifecycle_commands import add_lifecycle_commands
 from crib.cli.listing_commands import add_listing_commands
 from crib.cli.log_commands import add_log_commands
 from crib.cli.network_commands import network
+from crib.cli.nri_commands import add_nri_commands
 from crib.cli.session import (
     CRIB_FAILED,
     DEFAULT_PODS_DIR,
@@ -65,6 +66,7 @@ app.add_typer(image, name="image", rich_help_panel=_IMAGES)
 registry = group("Show how registries are asked for images.")
 app.add_typer(registry, name="registry", rich_help_panel=_IMAGES)
 app.add_typer(network, name="network", rich_help_panel=_NODE)
+add_nri_commands(app, _NODE)
 
 
 @app.callback()

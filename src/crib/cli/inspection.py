@@ -151,6 +151,7 @@ def brief(
         ("handlers", ", ".join(handlers) or "-"),
         ("programs", ", ".join(f"{name} {known}" for name, known in versions.items() if known) or "-"),
         ("network", node.network_mode),
+        ("plugins", ", ".join(f"{one.name or '?'} ({one.state})" for one in node.plugins) or "-"),
         ("cgroups", f"v{node.cgroup_version}, {node.cgroup_driver} driver"),
         ("storage", f"{node.data_root}, and {node.state_root} until the next boot"),
     ]
@@ -199,10 +200,15 @@ def _node(node: InfoResponse) -> list[tuple[str, str]]:
     for handler in node.handlers:
         mark = ", default" if handler.default_handler else ""
         lines.append((f"runs {handler.name}", f"{handler.program} ({handler.kind}{mark})"))
+        can = f"can have {', '.join(handler.can)}; measured by the {handler.statistics}"
+        lines.append((f"pods of {handler.name}", handler.problem or can))
     lines += [
         (f"uses {program.name}", f"{program.path or 'not found'} {program.version}".rstrip())
         for program in node.programs
     ]
+    for plugin in node.plugins:
+        told = f"{plugin.state}, {plugin.calls} calls, {plugin.failures} failed"
+        lines.append((f"plugin {plugin.name or '?'}", ": ".join(filter(None, (told, plugin.problem)))))
     lag = node.loop
     blocked = f"{lag.stalls} times, {lag.seconds:.1f} s, at most {lag.longest:.1f} s"
     lines.append(("loop blocked", blocked if lag.stalls else "never"))

@@ -126,6 +126,8 @@ def _stop(order: StopRequest, now: int) -> str:
 
 
 def _asked(order: StopRequest) -> str:
+    if order.reason:
+        return f"{order.call} ({order.reason})"
     return f"{order.call} of {order.caller}" if order.call else "crib itself"
 
 

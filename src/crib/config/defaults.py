@@ -35,7 +35,7 @@ def default_config() -> str:
     tables = {name: value for name, value in fields.items() if dataclasses.is_dataclass(value)}
     lines = [*(line for text in _HEAD for line in _words(text)), *_keys(settings, (*tables, "handlers"))]
     for name, table in tables.items():
-        lines += ["", f"[{name}]", *_keys(table, live=is_live(fields_of(Settings)[name]))]
+        lines += _table(name, table, live=is_live(fields_of(Settings)[name]))
     for name, handler in settings.handlers.items():
         lines += ["", *_words(_HANDLERS), f"#[handlers.{name}]", *_keys(handler)]
     return "\n".join(lines) + "\n"
@@ -51,6 +51,19 @@ def explanations(kind: type) -> dict[str, str]:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
                 told[name] = " ".join(text.split())
     return told
+
+
+def _table(name: str, table: Any, *, live: bool) -> Iterator[str]:
+    """A table, and the tables in it."""
+    kind: type = type(table)
+    below = {
+        one: getattr(table, one)
+        for one, hint in fields_of(kind).items()
+        if dataclasses.is_dataclass(getattr(table, one)) and not is_part(hint)
+    }
+    yield from ("", f"[{name}]", *_keys(table, tuple(below), live=live))
+    for one, inner in below.items():
+        yield from _table(f"{name}.{one}", inner, live=live)
 
 
 def _keys(table: Any, but: tuple[str, ...] = (), *, live: bool = False) -> Iterator[str]:

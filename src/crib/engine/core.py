@@ -16,6 +16,7 @@ from crib.engine.history import History
 from crib.engine.hooks import Hooks
 from crib.engine.locks import Locks
 from crib.engine.notices import Notices
+from crib.engine.plugins.telling import PluginMoments, Showing
 from crib.engine.retries import Retries
 from crib.engine.tables import Table
 from crib.engine.timeline import SandboxTimeline
@@ -39,6 +40,7 @@ from crib.ports.insight import Insight
 from crib.ports.journal import Journal
 from crib.ports.kept import KeptPods
 from crib.ports.networks import PodNetwork, PodNetworks
+from crib.ports.plugins import NodePlugins
 from crib.ports.records import Records
 from crib.tasks.keeper import TaskKeeper
 
@@ -61,6 +63,8 @@ class Ports:
     vitals: Callable[[], Vitals] = Vitals
     hooks: Sequence[LifecycleHook] = ()
     verifiers: Sequence[ImageVerifier] = ()
+    plugins: NodePlugins | None = None
+    """None: switched off."""
 
 
 def sandbox_name(record: SandboxRecord) -> tuple[str, str, str, int] | None:
@@ -107,12 +111,20 @@ class Core:
             self._delete_container,
             group_of=lambda row: row.sandbox_id,
         )
+        showing = Showing(self.sandboxes.get, self._pod_spec, self._container_spec, self.timeline.of)
+        self.plugins = PluginMoments(ports.plugins, self.keeper, showing)
         self.container_gone: Callable[[ContainerRecord], None] = lambda record: None
         """Called when nothing is left of a container: it may have been the last to need its layers."""
         self._exits: dict[ContainerId, asyncio.Event] = {}
 
     def _new_timeline(self, kept: PodTimeline) -> SandboxTimeline:
         return SandboxTimeline(self.clock, kept, self.figures.stages)
+
+    def _pod_spec(self, record: SandboxRecord) -> bytes:
+        return self.caretaker(record).pods.made_spec(record)
+
+    def _container_spec(self, record: ContainerRecord, sandbox: SandboxRecord) -> bytes:
+        return self.caretaker(sandbox).containers.made_spec(record)
 
     def _name_of(self, sandbox: SandboxId) -> str:
         row = self.sandboxes.get(sandbox)
@@ -254,17 +266,18 @@ class Core:
     def pod_network(self, record: SandboxRecord) -> PodNetwork:
         """What the network learns of this pod."""
         config, dns = record.config, record.config.dns
-        handler = self.settings.handlers.get(record.handler)
+        handler, caretaker = self.settings.handlers.get(record.handler), self.caretaker(record)
         return PodNetwork(
             id=record.id,
             metadata=config.metadata,
-            netns=self.caretaker(record).pods.netns_path(record),
+            netns=caretaker.pods.netns_path(record),
             port_mappings=config.port_mappings,
             annotations=tuple(sorted(config.annotations.items())),
             dns_servers=dns.servers if dns else (),
             dns_searches=dns.searches if dns else (),
             dns_options=dns.options if dns else (),
             cgroup_parent=config.cgroup_parent,
+            inside=caretaker.facts.network_inside and not config.host_network,
             conf_dir=handler.cni_conf_dir if handler else "",
         )
 

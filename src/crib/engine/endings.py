@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from crib.engine.tables import MIN_PREFIX
+from crib.model.caller import Caller
 from crib.model.container import ContainerRecord, Exit
 from crib.model.ends import ContainerEnd, EndCause, StopRequest
 from crib.model.ids import ContainerId
@@ -22,6 +23,8 @@ FORGET_EACH = 100
 """Ends from one look for what is too old to the next."""
 MOST_TOLD = 100
 """Ends that one question is answered with, the latest ones."""
+EVICTION = "eviction"
+"""Stands for the verb of an order that a node plugin has given."""
 _SIGNALLED = 128
 
 
@@ -55,10 +58,15 @@ class Ends:
 
     def ordered(self, record: ContainerRecord, grace: float = 0.0) -> None:
         """The caller of the current call wants it to end. Of several the first one counts."""
-        known = self._orders.get(record.id)
-        if known is None:
-            signal = record.stop_signal if grace > 0 else 9
-            self._orders[record.id] = self._order(grace, signal)
+        if record.id not in self._orders:
+            self._orders[record.id] = self._order(grace, record.stop_signal if grace > 0 else 9)
+
+    def evicted(self, record: ContainerRecord, grace: float, reason: str) -> None:
+        """A node plugin wants it to end; `reason` says which one, and why. The first who wants it counts."""
+        self.ordered(record, grace)
+        order = self._orders[record.id]
+        if not order.reason:
+            self._orders[record.id] = replace(order, verb=EVICTION, caller=Caller(), reason=reason)
 
     def killed(self, record: ContainerRecord) -> None:
         """SIGKILL is sent; by crib itself, where nobody has asked."""

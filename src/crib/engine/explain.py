@@ -40,7 +40,7 @@ class ExplainContainer:
             raise NotFound(f"the pod sandbox of container {record.id} is gone")
         image = self._catalogue.find(record.image_id)  # it may have been removed since
         config = image.config if image is not None else ImageConfig()
-        request = CreateRequest(record, sandbox, config)
+        request = CreateRequest(record, sandbox, config, edits=record.edits)
         explained = await core.caretaker(sandbox).containers.explain(request)
         return Explanation(record.id, sandbox.id, sandbox.handler, explained)
 

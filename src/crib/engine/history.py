@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from crib.engine.tables import MIN_PREFIX
-from crib.engine.transitions import container_events, sandbox_events
+from crib.engine.transitions import container_event, container_events, sandbox_events
 from crib.model.container import ContainerRecord
 from crib.model.errors import Exhausted
 from crib.model.events import EventKind, NodeEvent
@@ -151,6 +151,12 @@ class History:
         """The same for a container's row."""
         for event in container_events(before, after, sandbox, self._clock):
             self.tell(event)
+
+    def container_happens(
+        self, action: str, row: ContainerRecord, sandbox: SandboxRecord | None, text: str
+    ) -> None:
+        """Tell what its row does not say."""
+        self.tell(container_event(action, row, sandbox, self._clock(), text))
 
     def network_is(self, readiness: Readiness) -> None:
         """Somebody asked for the network's state: a change is an event."""

@@ -148,6 +148,8 @@ class Networks:
                 return None
             pod = core.pod_network(record)
             found = NetworkCheck(record.id, pod_name(record), "")
+            if pod.inside:  # it looks damaged, and a repair would take the pod's network away
+                return found
             try:
                 with core.figures.network.timed("check"):
                     found = replace(found, problem=await core.ports.networks.check(pod))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from crib.engine.abandon import Abandon
 from crib.engine.checks.check import CheckNode
@@ -25,6 +25,7 @@ from crib.engine.images.upkeep import Upkeep
 from crib.engine.images.verbs import ImageVerbs
 from crib.engine.metrics import Metrics
 from crib.engine.networks import Networks
+from crib.engine.plugin_wishes import PluginWishes
 from crib.engine.recovery.recover import recover
 from crib.engine.sandboxes.remove import RemoveSandbox
 from crib.engine.sandboxes.run import RunSandbox
@@ -43,6 +44,7 @@ from crib.model.facts import HostFacts
 from crib.model.ids import SandboxId
 from crib.model.image import ImageRecord
 from crib.model.lifecycle import is_listed
+from crib.model.plugin_status import PluginFigures, PluginStatus
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
 
@@ -141,6 +143,11 @@ class Node:
         self.held_locks = self._core.locks.held
         self.insight = ports.insight
         self.kept = ports.kept
+        self.plugin_statuses: Callable[[], Sequence[PluginStatus]] = tuple
+        """Each node plugin, those that take part first."""
+        self.plugin_figures = PluginFigures()
+        if ports.plugins is not None:
+            self.plugin_statuses, self.plugin_figures = ports.plugins.statuses, ports.plugins.figures
         self.keeper = self._core.keeper
         self.events = self._core.events
         self.history = self._core.history
@@ -164,6 +171,7 @@ class Node:
         self.abandon = Abandon(self._core)
         self.streams = Streams(self._core)
         self._core.container_gone = self._sweep_if_last
+        self._wishes = PluginWishes(self._core, self.containers.update, self.containers.stop)
         self._settling: asyncio.Task[None] | None = None
         self._is_loaded = False
 
@@ -213,6 +221,11 @@ class Node:
         self.networks.begin()
         self.check.is_live = True
 
+    async def let_plugins_in(self) -> None:
+        """From now on node plugins can come. After a start, and before clients: they miss nothing then."""
+        if (plugins := self._core.ports.plugins) is not None:
+            await plugins.begin(self._wishes)
+
     async def _settle(self, rest: asyncio.Task[None]) -> None:
         await asyncio.wait([rest])
         await self.images.sweep()
@@ -232,6 +245,8 @@ class Node:
         self.events.close()
         await self.keeper.close(grace)
         self._core.history.happened(EventKind.NODE, "stopped", "cribd")
+        if self._core.ports.plugins is not None:
+            await self._core.ports.plugins.close()
         self._core.timeline.write_all()
         self.history.close()
         for handler in self._core.ports.handlers.values():

@@ -6,6 +6,7 @@ They are kept in one commit with the row, so that a daemon that is killed has to
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from crib.model.container import ContainerRecord
 from crib.model.events import EventKind, NodeEvent
@@ -58,18 +59,8 @@ def container_events(
     def event(action: str, at: int = 0, text: str = "", exit_code: int | None = None) -> NodeEvent:
         row = after or before
         assert row is not None
-        pod = pod_name(sandbox) if sandbox is not None else ""
-        return NodeEvent(
-            EventKind.CONTAINER,
-            action,
-            at or clock(),
-            row.id,
-            row.sandbox_id,
-            pod,
-            row.config.name,
-            text[:_TEXT_LIMIT],
-            exit_code,
-        )
+        told = container_event(action, row, sandbox, at or clock(), text)
+        return told if exit_code is None else replace(told, exit_code=exit_code)
 
     if before is None:
         return
@@ -88,6 +79,15 @@ def container_events(
     if after.finished_at and not before.finished_at:
         text = ": ".join(filter(None, (after.reason, after.message)))
         yield event("stopped", after.finished_at, text, after.exit_code)
+
+
+def container_event(
+    action: str, row: ContainerRecord, sandbox: SandboxRecord | None, at: int, text: str
+) -> NodeEvent:
+    """Of the container, with its names."""
+    pod = pod_name(sandbox) if sandbox is not None else ""
+    about = text[:_TEXT_LIMIT]
+    return NodeEvent(EventKind.CONTAINER, action, at, row.id, row.sandbox_id, pod, row.config.name, about)
 
 
 def pod_name(row: SandboxRecord) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import resource
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 _READ = 65536
@@ -75,19 +75,14 @@ def read_whole(fd: int) -> bytes:
     return text
 
 
-Read = Callable[[str], bytes]
-"""Gives what a file holds, as `content` does."""
-
-
-def whole_number(path: str, read: Read = content) -> int | None:
+def whole_number(text: bytes) -> int | None:
     """The number that a file holds; None for "max" too."""
-    text = read(path).strip()
-    return int(text) if text.isdigit() else None
+    return int(text) if text[:1].isdigit() else None
 
 
-def limit_v1(path: str, read: Read = content) -> int | None:
+def limit_v1(text: bytes) -> int | None:
     """A limit of cgroup v1; None for "no limit"."""
-    value = whole_number(path, read)
+    value = whole_number(text)
     return None if value is None or value >= _UNLIMITED else value
 
 
@@ -117,11 +112,11 @@ def numbers(text: bytes, beginnings: Sequence[bytes]) -> list[int | None]:
     return found
 
 
-def pressure(path: str, read: Read = content) -> PressureStats | None:
-    """What a pressure file tells; None where the kernel accounts none, and answers EOPNOTSUPP."""
+def pressure(text: bytes) -> PressureStats | None:
+    """What a pressure file tells; None where the kernel accounts none."""
     lines = {
         kind: PressureLine(float(avg10), float(avg60), float(avg300), int(total))
-        for kind, avg10, avg60, avg300, total in _PSI.findall(read(path))
+        for kind, avg10, avg60, avg300, total in _PSI.findall(text)
     }
     return PressureStats(lines[b"some"], lines.get(b"full")) if b"some" in lines else None
 
@@ -187,22 +182,18 @@ def _is_socket(link: str) -> bool:
         return False  # it was closed meanwhile
 
 
-def devices_v1(directory: str) -> tuple[DeviceStats, ...] | None:
+def devices_v1(moved: bytes, operations: bytes) -> tuple[DeviceStats, ...] | None:
     """Of cgroup v1, in lines such as `8:0 Read 4096`."""
-    moved = _by_device_v1(content(f"{directory}/blkio.throttle.io_service_bytes_recursive"))
-    operations = _by_device_v1(content(f"{directory}/blkio.throttle.io_serviced_recursive"))
-    if moved is None or operations is None:
-        return None
+    if not moved or not operations:
+        return None  # there is always a total
+    by_moved, by_operations = _by_device_v1(moved), _by_device_v1(operations)
     return tuple(
-        DeviceStats(*device, moved.get(device, {}), operations.get(device, {}))
-        for device in sorted(moved.keys() | operations.keys())
+        DeviceStats(*device, by_moved.get(device, {}), by_operations.get(device, {}))
+        for device in sorted(by_moved.keys() | by_operations.keys())
     )
 
 
-def _by_device_v1(text: bytes) -> dict[tuple[int, int], dict[str, int]] | None:
-    """None for an empty file: there is always a total."""
-    if not text:
-        return None
+def _by_device_v1(text: bytes) -> dict[tuple[int, int], dict[str, int]]:
     found: dict[tuple[int, int], dict[str, int]] = {}
     for line in text.decode("ascii", "replace").splitlines():
         words = line.split()
@@ -215,12 +206,15 @@ def _by_device_v1(text: bytes) -> dict[tuple[int, int], dict[str, int]] | None:
 _V2_KINDS = {"r": "Read", "w": "Write", "d": "Discard"}
 
 
-def devices_v2(path: str) -> tuple[DeviceStats, ...] | None:
-    """Of cgroup v2, in lines such as `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0`."""
-    if not os.access(path, os.F_OK):
-        return None  # an empty file is one without input and output
+def devices_v2(text: bytes | None) -> tuple[DeviceStats, ...] | None:
+    """Of cgroup v2, in lines such as `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0`.
+
+    An empty file is one without input and output; None where there is no file.
+    """
+    if text is None:
+        return None
     found = []
-    for line in content(path).decode("ascii", "replace").splitlines():
+    for line in text.decode("ascii", "replace").splitlines():
         device, _, rest = line.partition(" ")
         values = dict(word.split("=", 1) for word in rest.split() if "=" in word)
         if ":" not in device or not values:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import TypeAlias
 
+from crib.host.cgroup_figures import CgroupStats, CpuStats, HugePageStats, MemoryDetails, MemoryStats
 from crib.host.cgroup_files import (
-    DeviceStats,
-    PressureStats,
-    Read,
     content,
     devices_v1,
     devices_v2,
@@ -48,8 +47,12 @@ _SETTLING = 4
 """How often a cgroup and its children are read, until no kill comes in between."""
 
 
+Texts: TypeAlias = Mapping[str, bytes]
+"""What files hold, by name; those that are not there are missing."""
+
+
 class For(Enum):
-    """What a cgroup is read for: no file more than that needs, as each takes 3 to 7 µs if it is not open."""
+    """What a cgroup is read for: no file more than that needs, as each takes 6 µs if it is not open."""
 
     STATS = auto()
     """The CRI's statistics."""
@@ -59,91 +62,74 @@ class For(Enum):
     """Of a container: also threads and huge pages."""
 
 
-class CpuStats(NamedTuple):
-    """Nanoseconds and counts since the cgroup was made; all but `usage` only where they are asked for."""
-
-    usage: int
-    pressure: PressureStats | None = None
-    user: int | None = None
-    system: int | None = None
-    throttling: tuple[int, int, int] | None = None
-    """Periods with a quota, those in which it was met, and the nanoseconds that were lost by that."""
-
-
-class MemoryStats(NamedTuple):
-    """Memory in bytes; faults are counts. A `limit` or `swap_limit` of None is "no limit"."""
-
-    usage: int
-    inactive_file: int | None
-    rss: int | None
-    page_faults: int | None
-    major_page_faults: int | None
-    limit: int | None
-    swap_usage: int | None
-    swap_limit: int | None
-    pressure: PressureStats | None = None
-
-    @property
-    def working_set(self) -> int | None:
-        return None if self.inactive_file is None else max(self.usage - self.inactive_file, 0)
-
-
-class MemoryDetails(NamedTuple):
-    """What else there is to know of the memory: bytes, and counts of limits that were met and of faults."""
-
-    cache: int | None
-    mapped_file: int | None
-    kernel: int | None
-    active_file: int | None
-    peak: int | None
-    limit_hits: int | None
-    own_page_faults: int | None
-    own_major_page_faults: int | None
-    oom_kills: int | None
-
-
-class HugePageStats(NamedTuple):
-    """Bytes in huge pages of one size."""
-
-    size: str
-    usage: int
-    peak: int | None
-
-
-class CgroupStats(NamedTuple):
-    """One reading. A part is None where the host has no such controller, or the cgroup is gone.
-
-    `parts` and what stands below it is read for metrics only, `threads` and below for those of containers. A
-    thread is what the pids controller counts.
-    """
-
-    cpu: CpuStats | None = None
-    memory: MemoryStats | None = None
-    io_pressure: PressureStats | None = None
-    processes: tuple[int, ...] | None = None
-    """Pids, those of cgroups below too; only where they were asked for."""
-    parts: MemoryDetails | None = None
-    devices: tuple[DeviceStats, ...] | None = None
-    threads: int | None = None
-    most_threads: int | None = None
-    huge_pages: tuple[HugePageStats, ...] | None = None
+_V1_FILES = {
+    For.STATS: (
+        "cpuacct.usage",
+        "memory.stat",
+        "memory.usage_in_bytes",
+        "memory.limit_in_bytes",
+        "memory.memsw.limit_in_bytes",
+    ),
+    For.POD_METRICS: (
+        "cpuacct.usage",
+        "cpuacct.stat",
+        "cpu.stat",
+        "memory.stat",
+        "memory.usage_in_bytes",
+        "memory.kmem.usage_in_bytes",
+        "memory.max_usage_in_bytes",
+        "memory.failcnt",
+        "memory.oom_control",
+        "blkio.throttle.io_service_bytes_recursive",
+        "blkio.throttle.io_serviced_recursive",
+    ),
+}
+_V2_FILES = {
+    For.STATS: (
+        "cpu.stat",
+        "cpu.pressure",
+        "memory.stat",
+        "memory.current",
+        "memory.max",
+        "memory.swap.current",
+        "memory.swap.max",
+        "memory.pressure",
+        "io.pressure",
+    ),
+    For.POD_METRICS: (
+        "cpu.stat",
+        "cpu.pressure",
+        "memory.stat",
+        "memory.current",
+        "memory.peak",
+        "memory.events",
+        "memory.swap.current",
+        "memory.pressure",
+        "io.pressure",
+        "io.stat",
+    ),
+}
+_OF_THREADS = ("pids.current", "pids.max")
+# Of huge pages, by size; with v2 there is no file of the peak.
+_CURRENT, _USAGE, _PEAK = "current", "usage_in_bytes", "max_usage_in_bytes"
 
 
 class StatsReader:
-    """Reads the cgroups of one layout. What statistics need of them stays open for the next question."""
+    """Reads the cgroups of one layout. Their files stay open for the next question."""
 
     def __init__(self, layout: CgroupLayout) -> None:
         self._v2 = layout.unified if layout.mode == "v2" else None
         self._trees = {name: tree for name, tree in layout.controllers.items() if name in _V1_TREES}
+        self._names: dict[For, tuple[str, ...]] = {}
         self._kept = KeptFiles()
 
     def read(self, path: str, use: For = For.STATS, *, processes: bool = False) -> CgroupStats:
         """The numbers of the cgroup at `path`; none when it is gone."""
-        files = self._kept.take(path)
+        files = self._kept.take(path) or OpenFiles(functools.partial(self._place, path))
         try:
-            if self._v2 is None:
-                return self._read_v1(path, use, files, processes=processes)
-            return _read_v2(self._v2 + path, use, files, processes=processes)
+            names = self._names.get(use) or self._files_for(use)
+            stats = (_stats_v1 if self._v2 is None else _stats_v2)(files, names, use)
+            return stats._replace(processes=self._pids(path, files)) if processes else stats
         finally:
             self._kept.put_back(path, files)
 
@@ -151,24 +137,26 @@ class StatsReader:
         """Close the files of cgroups that nobody has read for so long. Whether others stay open."""
         return self._kept.close_old(seconds)
 
-    def _read_v1(self, path: str, use: For, files: OpenFiles, *, processes: bool) -> CgroupStats:
-        at = {name: f"{tree}{path}" for name, tree in self._trees.items()}
-        memory, pids = at.get("memory"), at.get("pids")
-        read = files.content
-        stat = read(f"{memory}/memory.stat") if memory else b""
-        detailed, whole = use is not For.STATS, use is For.METRICS
-        return CgroupStats(
-            cpu=_cpu_v1(at.get("cpuacct"), at.get("cpu"), use, read),
-            memory=_memory_v1(memory, stat, use, read) if memory else None,
-            processes=_pids(files, pids) if pids and processes else None,
-            parts=_parts_v1(memory, stat) if detailed and memory and stat else None,
-            devices=devices_v1(at["blkio"]) if detailed and "blkio" in at else None,
-            threads=whole_number(f"{pids}/pids.current") if whole and pids else None,
-            most_threads=whole_number(f"{pids}/pids.max") if whole and pids else None,
-            huge_pages=_huge_pages(at.get("hugetlb"), "usage_in_bytes", "max_usage_in_bytes")
-            if whole
-            else None,
-        )
+    def _place(self, path: str, name: str) -> str:
+        """Where a file of the cgroup is; with v1 its prefix names the controller."""
+        tree = self._v2 if self._v2 is not None else self._trees[name.partition(".")[0]]
+        return f"{tree}{path}/{name}"
+
+    def _files_for(self, use: For) -> tuple[str, ...]:
+        """Those with figures that there may be."""
+        is_v2 = self._v2 is not None
+        names = (_V2_FILES if is_v2 else _V1_FILES)[For.POD_METRICS if use is For.METRICS else use]
+        if use is For.METRICS:
+            end = _CURRENT if is_v2 else _PEAK
+            names += _OF_THREADS + tuple(f"hugetlb.{size}.{end}" for size in _sizes())
+        made = names if is_v2 else tuple(name for name in names if name.partition(".")[0] in self._trees)
+        self._names[use] = made
+        return made
+
+    def _pids(self, path: str, files: OpenFiles) -> tuple[int, ...] | None:
+        tree = self._v2 if self._v2 is not None else self._trees.get("pids")
+        found = None if tree is None else files.processes(f"{tree}{path}")
+        return None if found is None else tuple(sorted(found))
 
     def oom_kills(self, path: str) -> int | None:
         """How many processes in the cgroup the kernel has killed for want of memory; None when it is gone."""
@@ -200,17 +188,39 @@ class StatsReader:
             return []
 
 
-def _cpu_v1(cpuacct: str | None, cpu: str | None, use: For, read: Read) -> CpuStats | None:
-    usage = whole_number(f"{cpuacct}/cpuacct.usage", read) if cpuacct else None
+def _stats_v1(files: OpenFiles, names: tuple[str, ...], use: For) -> CgroupStats:
+    text = files.contents(names)
+    stat = text.get("memory.stat", b"")
+    is_detailed = use is not For.STATS
+    return CgroupStats(
+        cpu=_cpu_v1(text, use),
+        memory=_memory_v1(text, stat),
+        parts=_parts_v1(text, stat) if is_detailed and stat else None,
+        devices=devices_v1(
+            text.get("blkio.throttle.io_service_bytes_recursive", b""),
+            text.get("blkio.throttle.io_serviced_recursive", b""),
+        )
+        if is_detailed
+        else None,
+        threads=_number(text, "pids.current"),
+        most_threads=_number(text, "pids.max"),
+        huge_pages=_huge_pages_v1(text, files) if use is For.METRICS else None,
+    )
+
+
+def _number(text: Texts, name: str) -> int | None:
+    return whole_number(text.get(name, b""))
+
+
+def _cpu_v1(text: Texts, use: For) -> CpuStats | None:
+    usage = _number(text, "cpuacct.usage")
     if usage is None:
         return None
     if use is For.STATS:
         return CpuStats(usage)
-    stat = content(f"{cpu}/cpu.stat") if cpu else b""
-    user, system = numbers(content(f"{cpuacct}/cpuacct.stat"), _V1_TIMES)
-    return CpuStats(
-        usage, None, _times(user, _TICK), _times(system, _TICK), _throttling(*numbers(stat, _V1_THROTTLING))
-    )
+    user, system = numbers(text.get("cpuacct.stat", b""), _V1_TIMES)
+    throttling = _throttling(*numbers(text.get("cpu.stat", b""), _V1_THROTTLING))
+    return CpuStats(usage, None, _times(user, _TICK), _times(system, _TICK), throttling)
 
 
 def _times(count: int | None, nanoseconds: int) -> int | None:
@@ -221,56 +231,54 @@ def _throttling(periods: int | None, throttled: int | None, lost: int | None) ->
     return None if periods is None or throttled is None or lost is None else (periods, throttled, lost)
 
 
-def _memory_v1(directory: str, stat: bytes, use: For, read: Read) -> MemoryStats | None:
-    usage = whole_number(f"{directory}/memory.usage_in_bytes", read)
+def _memory_v1(text: Texts, stat: bytes) -> MemoryStats | None:
+    usage = _number(text, "memory.usage_in_bytes")
     if usage is None:
         return None
     # The group's own: what a group far above is limited to says nothing of this one.
-    limit = limit_v1(f"{directory}/memory.limit_in_bytes", read) if use is For.STATS else None
-    both = None if limit is None else limit_v1(f"{directory}/memory.memsw.limit_in_bytes", read)
+    limit = limit_v1(text.get("memory.limit_in_bytes", b""))
+    both = limit_v1(text.get("memory.memsw.limit_in_bytes", b""))
     rss, swap, faults, major_faults, inactive_file = numbers(stat, _V1_MEMORY)
     swap_limit = None if both is None or limit is None else max(both - limit, 0)
     return MemoryStats(usage, inactive_file, rss, faults, major_faults, limit, swap, swap_limit)
 
 
-def _parts_v1(directory: str, stat: bytes) -> MemoryDetails:
+def _parts_v1(text: Texts, stat: bytes) -> MemoryDetails:
     own_faults, own_major_faults, cache, mapped_file, active_file = numbers(stat, _V1_PARTS)
     return MemoryDetails(
         cache=cache,
         mapped_file=mapped_file,
-        kernel=whole_number(f"{directory}/memory.kmem.usage_in_bytes"),
+        kernel=_number(text, "memory.kmem.usage_in_bytes"),
         active_file=active_file,
-        peak=whole_number(f"{directory}/memory.max_usage_in_bytes"),
-        limit_hits=whole_number(f"{directory}/memory.failcnt"),
+        peak=_number(text, "memory.max_usage_in_bytes"),
+        limit_hits=_number(text, "memory.failcnt"),
         own_page_faults=own_faults,
         own_major_page_faults=own_major_faults,
-        oom_kills=number(content(f"{directory}/memory.oom_control"), b"oom_kill"),
+        oom_kills=number(text.get("memory.oom_control", b""), b"oom_kill"),
     )
 
 
-def _read_v2(directory: str, use: For, files: OpenFiles, *, processes: bool) -> CgroupStats:
-    read = files.content
-    stat = read(f"{directory}/memory.stat")
-    detailed, whole = use is not For.STATS, use is For.METRICS
+def _stats_v2(files: OpenFiles, names: tuple[str, ...], use: For) -> CgroupStats:
+    text = files.contents(names)
+    stat = text.get("memory.stat", b"")
     return CgroupStats(
-        cpu=_cpu_v2(directory, use, read),
-        memory=_memory_v2(directory, stat, use, read),
-        io_pressure=pressure(f"{directory}/io.pressure", read),
-        processes=_pids(files, directory) if processes else None,
-        parts=_parts_v2(directory, stat) if detailed and stat else None,
-        devices=devices_v2(f"{directory}/io.stat") if detailed else None,
-        threads=whole_number(f"{directory}/pids.current") if whole else None,
-        most_threads=whole_number(f"{directory}/pids.max") if whole else None,
-        huge_pages=_huge_pages(directory, "current", "") if whole else None,
+        cpu=_cpu_v2(text, use),
+        memory=_memory_v2(text, stat),
+        io_pressure=pressure(text.get("io.pressure", b"")),
+        parts=_parts_v2(text, stat) if use is not For.STATS and stat else None,
+        devices=devices_v2(text.get("io.stat")),
+        threads=_number(text, "pids.current"),
+        most_threads=_number(text, "pids.max"),
+        huge_pages=_huge_pages_v2(text) if use is For.METRICS else None,
     )
 
 
-def _cpu_v2(directory: str, use: For, read: Read) -> CpuStats | None:
-    stat = read(f"{directory}/cpu.stat")
+def _cpu_v2(text: Texts, use: For) -> CpuStats | None:
+    stat = text.get("cpu.stat", b"")
     usage = number(stat, b"usage_usec")
     if usage is None:
         return None
-    waits = pressure(f"{directory}/cpu.pressure", read)
+    waits = pressure(text.get("cpu.pressure", b""))
     if use is For.STATS:
         return CpuStats(usage * 1000, waits)
     user, system, periods, throttled, lost = numbers(stat, _V2_CPU)
@@ -283,8 +291,8 @@ def _cpu_v2(directory: str, use: For, read: Read) -> CpuStats | None:
     )
 
 
-def _memory_v2(directory: str, stat: bytes, use: For, read: Read) -> MemoryStats | None:
-    usage = whole_number(f"{directory}/memory.current", read)
+def _memory_v2(text: Texts, stat: bytes) -> MemoryStats | None:
+    usage = _number(text, "memory.current")
     if usage is None:
         return None
     rss, inactive_file, faults, major_faults = numbers(stat, _V2_MEMORY)
@@ -294,22 +302,22 @@ def _memory_v2(directory: str, stat: bytes, use: For, read: Read) -> MemoryStats
         rss=rss,
         page_faults=faults,
         major_page_faults=major_faults,
-        limit=whole_number(f"{directory}/memory.max", read) if use is For.STATS else None,
-        swap_usage=whole_number(f"{directory}/memory.swap.current", read),
-        swap_limit=whole_number(f"{directory}/memory.swap.max", read) if use is For.STATS else None,
-        pressure=pressure(f"{directory}/memory.pressure", read),
+        limit=_number(text, "memory.max"),
+        swap_usage=_number(text, "memory.swap.current"),
+        swap_limit=_number(text, "memory.swap.max"),
+        pressure=pressure(text.get("memory.pressure", b"")),
     )
 
 
-def _parts_v2(directory: str, stat: bytes) -> MemoryDetails:
+def _parts_v2(text: Texts, stat: bytes) -> MemoryDetails:
     cache, kernel, mapped_file, active_file = numbers(stat, _V2_PARTS)
-    limit_hits, oom_kills = numbers(content(f"{directory}/memory.events"), _V2_EVENTS)
+    limit_hits, oom_kills = numbers(text.get("memory.events", b""), _V2_EVENTS)
     return MemoryDetails(
         cache=cache,
         mapped_file=mapped_file,
         kernel=kernel,
         active_file=active_file,
-        peak=whole_number(f"{directory}/memory.peak"),
+        peak=_number(text, "memory.peak"),
         limit_hits=limit_hits,
         own_page_faults=None,
         own_major_page_faults=None,
@@ -317,23 +325,22 @@ def _parts_v2(directory: str, stat: bytes) -> MemoryDetails:
     )
 
 
-def _pids(files: OpenFiles, directory: str) -> tuple[int, ...] | None:
-    found = files.processes(directory)
-    return None if found is None else tuple(sorted(found))
-
-
-def _huge_pages(directory: str | None, usage: str, peak: str) -> tuple[HugePageStats, ...] | None:
-    """`usage` and `peak` are how the names of the files end; with v2 there is no file of a peak."""
-    if directory is None:
-        return None
+def _huge_pages_v1(text: Texts, files: OpenFiles) -> tuple[HugePageStats, ...] | None:
     found = []
     for size in _sizes():
-        most = whole_number(f"{directory}/hugetlb.{size}.{peak}") if peak else None
+        peak = _number(text, f"hugetlb.{size}.{_PEAK}")
+        if peak is None:
+            continue
         # What was never used is not in use: most containers, and one file less.
-        used = 0 if most == 0 else whole_number(f"{directory}/hugetlb.{size}.{usage}")
+        used = whole_number(files.content(f"hugetlb.{size}.{_USAGE}") or b"") if peak else 0
         if used is not None:
-            found.append(HugePageStats(size, used, most))
+            found.append(HugePageStats(size, used, peak))
     return tuple(found) or None
+
+
+def _huge_pages_v2(text: Texts) -> tuple[HugePageStats, ...] | None:
+    found = ((size, _number(text, f"hugetlb.{size}.{_CURRENT}")) for size in _sizes())
+    return tuple(HugePageStats(size, used, None) for size, used in found if used is not None) or None
 
 
 @functools.cache

@@ -69,9 +69,14 @@ class AcceptedConnections:
                 return None
             if end.getsockname() != self._path or end.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 return None
-            told = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            pid, uid, _ = _CREDENTIALS.unpack(told)
-            return ConnectedProcess(pid, uid, _executable(end, pid) if pid else "")
+            return peer_of(end)
+
+
+def peer_of(end: socket.socket) -> ConnectedProcess:
+    """Who made the connection that `end` was accepted from; of a connected end, who listened. OSError."""
+    told = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(told)
+    return ConnectedProcess(pid, uid, _executable(end, pid) if pid else "")
 
 
 def _executable(end: socket.socket, pid: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+from crib.model.edits import ContainerEdits
 from crib.model.ends import OomKill
 from crib.model.ids import ContainerId, Digest, ImageId, SandboxId
 from crib.model.sandbox import (
@@ -189,6 +190,8 @@ class ContainerRecord:
     image_volumes: tuple[ImageVolume, ...] = ()
     abandoned: bool = False
     """Abandoned: its name is free, and it is removed as soon as possible."""
+    edits: tuple[ContainerEdits, ...] = ()
+    """What node plugins have changed in it when it was made."""
 
     @property
     def is_made(self) -> bool:

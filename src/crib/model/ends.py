@@ -70,6 +70,8 @@ class StopRequest:
     """The first that was sent."""
     killed: bool = False
     """SIGKILL was sent."""
+    reason: str = ""
+    """Why, where somebody has said so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ EVENT_ACTIONS: Mapping[EventKind, Mapping[str, str]] = {
         "created": "it was made; the message is its image",
         "started": "its program runs",
         "stopped": "its program has ended, or could not be started; with the exit code and the reason",
+        "evicted": "a node plugin wants it stopped; the message says which one and why",
         "abandoned": "`crib abandon` gave it up; it is being removed",
         "deleted": "nothing of it is left",
     },

@@ -40,6 +40,10 @@ class HostFacts:
     """Context of a container's files."""
 
 
+NEW_FIELDS = frozenset(("scheduler", "io_priority", "net_devices", "rdt", "memory_policy"))
+"""Fields of the OCI spec that not every runtime knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class HandlerFacts:
     """What one handler says that it can do (its `features` command, or a probe)."""
@@ -65,13 +69,38 @@ class HandlerFacts:
     """The runtime connects to a port of that kernel."""
     systemd: int = 0
     """Version of the systemd that makes its scopes; 0 where it makes none."""
+    unknown_fields: frozenset[str] = frozenset()
+    """Of `NEW_FIELDS`, those that its runtime would leave out of a container without a word."""
     monitor: str = ""
     """The program that watches its containers."""
     monitor_version: str = ""
     kind: str = ""
     """Setting `handlers.NAME.kind`."""
+    exec: bool = True
+    """Commands run in its containers."""
+    attach: bool = True
+    """Clients are attached to the streams of its containers."""
+    statistics: str = "cgroup"
+    """Who measures containers: their `cgroup`, or the `runtime`."""
     problem: str = ""
     """What on this host keeps the handler from running containers, and what to do; empty if nothing."""
+
+    @property
+    def abilities(self) -> tuple[str, ...]:
+        """What its pods can have, for people."""
+        words = {
+            "exec": self.exec,
+            "attach": self.attach,
+            "user namespaces": self.user_namespaces,
+            "id-mapped mounts": self.idmapped_mounts,
+            "recursive read-only mounts": self.recursive_read_only,
+            "network devices": "net_devices" not in self.unknown_fields,
+            "RDT classes": "rdt" not in self.unknown_fields,
+            "a sandbox container": self.sandbox_container,
+            "a kernel of their own": self.own_kernel,
+            "the network in that kernel": self.network_inside,
+        }
+        return tuple(word for word, has in words.items() if has)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ The CRI's values are whole numbers: seconds are cut off, and what cannot be read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, TypeAlias
@@ -74,6 +74,15 @@ class Metered:
     room: FilesystemRoom | None = None
     interfaces: tuple[InterfaceUsage, ...] = ()
 
+    def part(self, path: tuple[str, ...]) -> Any:
+        """What the path leads to; None where there is none."""
+        part: Any = self
+        for name in path:
+            if part is None:
+                break
+            part = getattr(part, name)
+        return part
+
 
 @dataclass(frozen=True, slots=True)
 class PodMetrics:
@@ -107,31 +116,3 @@ class MetricFamily:
     def labels(self) -> tuple[str, ...]:
         """Keys of all labels, in the order of a sample's values."""
         return (*BASE_LABELS, *self.own_labels)
-
-
-Sample: TypeAlias = tuple[MetricFamily, tuple[str, ...], int]
-
-
-def samples(metered: Metered, families: Iterable[MetricFamily]) -> Iterator[Sample]:
-    """What the reading says of each family: values of its own labels, and the value."""
-    path, part = None, None
-    for family in families:
-        if family.path is not path:
-            path, part = family.path, _part(metered, family.path)
-        if part is None:
-            continue
-        value = family.value(part)
-        if isinstance(value, int):
-            yield family, (), value
-        elif value is not None:
-            for labels, one in value:
-                yield family, labels, one
-
-
-def _part(metered: Metered, path: tuple[str, ...]) -> Any:
-    part: Any = metered
-    for name in path:
-        if part is None:
-            break
-        part = getattr(part, name)
-    return part

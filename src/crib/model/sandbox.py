@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from crib.model.ids import HandlerName, SandboxId
+from crib.model.resource_change import ResourceChange
 
 
 class NamespaceMode(IntEnum):
@@ -106,6 +107,8 @@ class Resources:
     hugepage_limits: Mapping[str, int] = field(default_factory=dict)
     unified: Mapping[str, str] = field(default_factory=dict)
     memory_swap_limit_in_bytes: int = 0
+    beyond: ResourceChange = ResourceChange()
+    """Limits that the CRI has no field for, as node plugins have set them."""
 
 
 def merged(current: Resources, change: Resources) -> Resources:
@@ -131,6 +134,7 @@ def merged(current: Resources, change: Resources) -> Resources:
         hugepage_limits={**current.hugepage_limits, **change.hugepage_limits},
         unified={**current.unified, **change.unified},
         memory_swap_limit_in_bytes=swap,
+        beyond=change.beyond.over(current.beyond),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 from crib.model.image_settings import ImageSettings
 from crib.model.keys import LIVE, PART, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
 from crib.model.metrics import GROUPS
+from crib.model.nri_settings import NriSettings
 from crib.model.shim_settings import ShimSettings
 
 
@@ -229,6 +230,9 @@ class HandlerSettings:
     kind: str = "oci"
     """How it runs containers: `oci`, by an OCI runtime and conmon, `shim`, by a shim of containerd's kind, or
     an entry point of crib.handlers."""
+    sandbox_container: Annotated[str, OneOf(("detect", "always", "never"))] = "detect"
+    """Whether each pod begins with a container that holds the others and runs nothing: `always`, `never`, or
+    `detect` (with gVisor's runsc, which wants one, and with every shim but runc.v2)."""
     shim: Annotated[ShimSettings, PART] = ShimSettings()
 
 
@@ -264,6 +268,7 @@ class Settings:
     metrics: Annotated[MetricsSettings, LIVE] = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
     statistics: Annotated[StatisticsSettings, LIVE] = StatisticsSettings()
+    nri: NriSettings = NriSettings()
     containers: ContainerDefaults = ContainerDefaults()
     default_handler: str = "crun"
     """Handler of pods that name none."""
@@ -286,6 +291,8 @@ class Settings:
     """Directories of CDI specs. If two define the same device, the later directory wins."""
     oci_hooks_dirs: Annotated[tuple[Path, ...], LIVE] = ()
     """Directories of oci-hooks(5) files. A file in a later directory replaces one of the same name."""
+    blockio_config_file: Annotated[PathOrNone, LIVE] = ""
+    """File (YAML) with the classes of block I/O that annotations of pods may name; empty: there are none."""
     device_ownership_from_security_context: Annotated[bool, LIVE] = False
     """Give device nodes to run_as_user and run_as_group if those are set."""
     missing_host_path: Annotated[str, OneOf(("create", "error")), LIVE] = "create"

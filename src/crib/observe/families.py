@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from crib.engine.admission import Load
 from crib.model.tallies import Durations, Tally
+from crib.observe.plugin_families import PLUGIN_FAMILIES
 from crib.observe.reading import DaemonMetric, Seen, Series, Sources, Taken, Values
 
 
@@ -336,6 +337,7 @@ FAMILIES: tuple[DaemonMetric, ...] = (
         "Bytes of the daemon's own log.",
         lambda seen: _one(seen.sources.log.bytes),
     ),
+    *PLUGIN_FAMILIES,
 )
 
 

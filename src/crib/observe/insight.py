@@ -79,6 +79,7 @@ class LoopInsight:
             ("daemon", self._daemon),
             ("verbs", self._verbs),
             ("locks", self._locks),
+            ("node plugins", self._plugins),
             ("tasks", lambda: dump.tasks(self._loop) if self._loop is not None else ()),
             ("threads", dump.threads),
             ("descriptors", dump.descriptors),
@@ -113,6 +114,14 @@ class LoopInsight:
             f"{load.overdue} overdue, {load.queued} wait"
         )
         yield from dump.locks_in_memory()
+
+    def _plugins(self) -> Iterator[str]:
+        assert self._node is not None
+        for one in self._node.plugin_statuses():
+            since = (time.time_ns() - one.since) / 1e9
+            asked = f"{one.calls} calls, {one.failures} failed, {one.seconds:.3f} s"
+            yield f"{one.name or '?'} (pid {one.pid}): {one.state} for {since:.0f} s; {asked}"
+            yield from (f"    {text}" for text in (", ".join(one.events), one.problem) if text)
 
     def _serve(self, receiver: int) -> None:
         poll = select.poll()

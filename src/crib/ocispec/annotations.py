@@ -12,6 +12,8 @@ from crib.ocispec.limits import limit_files
 from crib.ocispec.unit_properties import scope_policy, unit_annotations, unit_properties
 from crib.wire import oci_runtime as oci
 
+_FILTER = "run.oci.seccomp_bpf_data"
+
 
 def spec_annotations(inputs: ContainerInputs, limits: oci.Resources) -> dict[str, str]:
     """The pod's that are let through, over them the container's, over them ours; `limits` are the spec's."""
@@ -20,9 +22,7 @@ def spec_annotations(inputs: ContainerInputs, limits: oci.Resources) -> dict[str
     if ".slice:" in inputs.cgroups_path:
         # crun would put the container one cgroup further down, where nobody looks for it.
         compiled["run.oci.systemd.subgroup"] = ""
-        # Runtimes give systemd only some of the limits, and each runtime others.
-        files = limit_files(limits, inputs.host.cgroup_layout)
-        compiled |= unit_annotations(unit_properties(files)) | scope_policy(files, inputs.handler.systemd)
+        compiled |= limit_annotations(inputs, limits)
     patterns = inputs.options.annotations
     users = {**inputs.sandbox.config.annotations, **inputs.config.annotations} if patterns else {}
     return {
@@ -38,6 +38,22 @@ def spec_annotations(inputs: ContainerInputs, limits: oci.Resources) -> dict[str
     }
 
 
+def limit_annotations(inputs: ContainerInputs, limits: oci.Resources) -> dict[str, str]:
+    """What has systemd hold these limits, where it makes the container's scope.
+
+    Runtimes give systemd only some of the limits, and each runtime others.
+    """
+    if ".slice:" not in inputs.cgroups_path:
+        return {}
+    files = limit_files(limits, inputs.host.cgroup_layout)
+    return unit_annotations(unit_properties(files)) | scope_policy(files, inputs.handler.systemd)
+
+
 def compiled_filter(filter_: str) -> dict[str, str]:
     """What has crun take a seccomp filter instead of compiling its profile (crun(1)); empty: nothing."""
-    return {"run.oci.seccomp_bpf_data": filter_} if filter_ else {}
+    return {_FILTER: filter_} if filter_ else {}
+
+
+def without_filter(annotations: dict[str, str]) -> dict[str, str]:
+    """For a spec whose profile is no longer the one that the filter was made from."""
+    return {key: value for key, value in annotations.items() if key != _FILTER}

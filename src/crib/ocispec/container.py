@@ -6,6 +6,7 @@ import msgspec
 
 from crib.ocispec.annotations import spec_annotations
 from crib.ocispec.base_spec import merged, merged_lists
+from crib.ocispec.classes import intel_rdt
 from crib.ocispec.devices import device_nodes
 from crib.ocispec.edits import edited
 from crib.ocispec.inputs import ContainerInputs
@@ -42,6 +43,7 @@ def container_spec(inputs: ContainerInputs) -> oci.Spec:
             masked_paths=masked_paths(inputs),
             readonly_paths=readonly_paths(inputs),
             mount_label=mount_label(inputs),
+            intel_rdt=intel_rdt(inputs),
         ),
     )
     return edited(inputs, spec)

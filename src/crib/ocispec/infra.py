@@ -1,6 +1,7 @@
-"""The spec of the infra process of a pod whose containers share their pids: pid 1, which reaps orphans.
+"""The spec of a pod's infra process: pid 1 of containers that share their pids, which reaps orphans.
 
-The pod's own security context holds for that process. It is checked even if the pod has none.
+Some runtimes want one in each pod, as the container that holds the others (`sandbox_container`). The pod's
+own security context holds for that process. It is checked even if the pod has none.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ def pod_confinement(config: SandboxConfig, host: HostFacts, facts: PodSecurityFa
 class InfraInputs:
     """The inputs of `infra_spec`."""
 
+    sandbox: str
+    """Id of the pod."""
     config: SandboxConfig
     host: HostFacts
     oci_version: str
@@ -79,6 +82,8 @@ class InfraInputs:
     confinement: PodConfinement
     seccomp_filter: str = ""
     """See ContainerInputs."""
+    holds_containers: bool = False
+    """It is the sandbox container of its pod."""
 
 
 def infra_spec(inputs: InfraInputs) -> oci.Spec:
@@ -112,15 +117,34 @@ def infra_spec(inputs: InfraInputs) -> oci.Spec:
                 options=("nosuid", "noexec", "mode=755", "size=64k"),
             ),
         ),
-        annotations=compiled_filter(inputs.seccomp_filter),
+        hostname=inputs.config.hostname if inputs.holds_containers else "",
+        annotations={**compiled_filter(inputs.seccomp_filter), **_sandbox_annotations(inputs)},
         linux=oci.Linux(
             namespaces=(oci.Namespace(type="pid"), oci.Namespace(type="mount"), *joined),
             uid_mappings=uids,
             gid_mappings=gids,
             cgroups_path=inputs.cgroups_path,
             readonly_paths=_READ_ONLY,
-            resources=oci.Resources(cpu=oci.Cpu(shares=2), devices=(oci.DeviceRule(allow=False),)),
+            resources=oci.Resources(
+                # The least of the CPU is enough for one that does nothing, and not for all of a pod.
+                cpu=None if inputs.holds_containers else oci.Cpu(shares=2),
+                devices=(oci.DeviceRule(allow=False),),
+            ),
             seccomp=confinement.seccomp,
             mount_label=confinement.file_label,
         ),
     )
+
+
+def _sandbox_annotations(inputs: InfraInputs) -> dict[str, str]:
+    """By which runtimes know it from the containers that name its id (`annotations.spec_annotations`)."""
+    if not inputs.holds_containers:
+        return {}
+    metadata = inputs.config.metadata
+    return {
+        "io.kubernetes.cri.container-type": "sandbox",
+        "io.kubernetes.cri.sandbox-id": inputs.sandbox,
+        "io.kubernetes.cri.sandbox-name": metadata.name,
+        "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
+        "io.kubernetes.cri.sandbox-uid": metadata.uid,
+    }

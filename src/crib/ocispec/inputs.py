@@ -137,6 +137,10 @@ class ContainerInputs:
     """Of the hook files, by name."""
     edits: tuple[ContainerEdits, ...] = ()
     """What the request for the create carries."""
+    blockio_classes: Mapping[str, oci.BlockIo] = field(default_factory=dict)
+    """The node's classes of block I/O that annotations and edits may name."""
+    rdt_classes: frozenset[str] = frozenset()
+    """The node's classes of RDT, likewise."""
     device_ownership: bool = False
     """Setting `device_ownership_from_security_context`."""
     mount_sources: tuple[str, ...] = ()

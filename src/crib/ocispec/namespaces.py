@@ -36,6 +36,8 @@ def namespaces(inputs: ContainerInputs) -> tuple[oci.Namespace, ...]:
 
 
 def _pid(inputs: ContainerInputs) -> tuple[oci.Namespace, ...]:
+    if inputs.handler.own_kernel:
+        return _pid_inside(inputs)
     mode = inputs.config.security.namespaces.pid
     match mode:
         case NamespaceMode.NODE:
@@ -53,6 +55,15 @@ def _pid(inputs: ContainerInputs) -> tuple[oci.Namespace, ...]:
             return (oci.Namespace(type="pid", path=f"/proc/{inputs.target_pid}/ns/pid"),)
         case _:
             return (oci.Namespace(type="pid"),)
+
+
+def _pid_inside(inputs: ContainerInputs) -> tuple[oci.Namespace, ...]:
+    """On the pod's own kernel: those with equal paths share a namespace, whatever is at the path."""
+    options = inputs.config.security.namespaces
+    if options.pid != NamespaceMode.CONTAINER and inputs.sandbox.config.shares_pid:
+        return ()  # that of the sandbox container
+    whose = options.target_id if options.pid == NamespaceMode.TARGET else inputs.id
+    return (oci.Namespace(type="pid", path=f"/containers/{whose}/ns/pid"),)
 
 
 def id_mappings(config: SandboxConfig) -> tuple[tuple[oci.IdMapping, ...], tuple[oci.IdMapping, ...]]:

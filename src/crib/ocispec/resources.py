@@ -9,15 +9,16 @@ import msgspec
 from crib.model.errors import InvalidRequest, below
 from crib.model.facts import HostFacts
 from crib.model.sandbox import Resources
+from crib.ocispec.classes import block_io
 from crib.ocispec.devices import device_rules
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.limits import cpu_weight, limit_files
 from crib.wire import oci_runtime as oci
 
-_PAGE_SIZE = re.compile(r"[0-9]{1,6}[KMG]B")
-_CPU_LIST = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
-_PIDS = "pids.max"
-_UNIFIED_KEY = re.compile(r"[a-z0-9_]+\.[A-Za-z0-9_.]+")
+PAGE_SIZE = re.compile(r"[0-9]{1,6}[KMG]B")
+CPU_LIST = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
+PIDS_FILE = "pids.max"
+UNIFIED_KEY = re.compile(r"[a-z0-9_]+\.[A-Za-z0-9_.]+")
 
 
 def resources(inputs: ContainerInputs) -> oci.Resources:
@@ -25,12 +26,26 @@ def resources(inputs: ContainerInputs) -> oci.Resources:
     with below("linux.resources"):
         limits = cgroup_limits(inputs.config.resources, inputs.host)
     pids = limits.pids
-    if inputs.pids_limit and pids is None and _PIDS not in limits.unified:
+    if inputs.pids_limit and pids is None and PIDS_FILE not in limits.unified:
         pids = oci.Pids(inputs.pids_limit)
     limits = msgspec.structs.replace(
-        limits, devices=device_rules(inputs), cpu=_at_create(limits.cpu), pids=pids
+        limits, devices=device_rules(inputs), pids=pids, block_io=block_io(inputs)
     )
-    return _by_file(limits) if inputs.host.cgroup_layout == "v2" else limits
+    return by_host(limits, inputs.host)
+
+
+def by_host(limits: oci.Resources, host: HostFacts) -> oci.Resources:
+    """Limits of the OCI as a runtime is to be given them on this host, for a cgroup that it makes."""
+    limits = msgspec.structs.replace(limits, cpu=_at_create(limits.cpu))
+    if "hugetlb" not in host.cgroup_controllers:
+        limits = msgspec.structs.replace(limits, hugepage_limits=())
+    if limits.memory is not None and limits.memory.swap is not None and not host.swap_accounting:
+        limits = msgspec.structs.replace(limits, memory=_without_swap(limits.memory))
+    if host.cgroup_layout == "v2":
+        return _by_file(limits)
+    unified = dict(limits.unified)
+    pids = _pids(unified.pop(PIDS_FILE, "")) or limits.pids
+    return msgspec.structs.replace(limits, pids=pids, unified=unified)
 
 
 def _by_file(limits: oci.Resources) -> oci.Resources:
@@ -43,11 +58,17 @@ def _by_file(limits: oci.Resources) -> oci.Resources:
     memory, cpu, unified = limits.memory, limits.cpu, dict(limits.unified)
     if memory is not None and memory.swap is not None:
         unified.setdefault("memory.swap.max", files["memory.swap.max"])
-        memory = None if memory.limit is None else oci.Memory(limit=memory.limit)
+        memory = _without_swap(memory)
     if cpu is not None and cpu.shares is not None:
+        unified.setdefault("cpu.weight", files["cpu.weight"])
         cpu = msgspec.structs.replace(cpu, shares=None)
         cpu = None if cpu == oci.Cpu() else cpu
     return msgspec.structs.replace(limits, memory=memory, cpu=cpu, unified=unified)
+
+
+def _without_swap(memory: oci.Memory) -> oci.Memory | None:
+    memory = msgspec.structs.replace(memory, swap=None)
+    return None if memory == oci.Memory() else memory
 
 
 def _at_create(cpu: oci.Cpu | None) -> oci.Cpu | None:
@@ -69,7 +90,7 @@ def cgroup_limits(wanted: Resources, host: HostFacts) -> oci.Resources:
     return oci.Resources(
         memory=_memory(wanted, host),
         cpu=_cpu(wanted),
-        pids=_pids(unified.pop(_PIDS, "")) if host.cgroup_layout != "v2" else None,
+        pids=_pids(unified.pop(PIDS_FILE, "")) if host.cgroup_layout != "v2" else None,
         hugepage_limits=_hugepages(wanted, host),
         unified=unified,
     )
@@ -97,7 +118,7 @@ def _memory(wanted: Resources, host: HostFacts) -> oci.Memory | None:
 def _cpu(wanted: Resources) -> oci.Cpu | None:
     for name in ("cpuset_cpus", "cpuset_mems"):
         value = getattr(wanted, name)
-        if value and _CPU_LIST.fullmatch(value) is None:
+        if value and CPU_LIST.fullmatch(value) is None:
             raise InvalidRequest(f"{value!r} is not a list such as 0-2,5", field=name)
     if wanted.cpu_shares < 0 or wanted.cpu_period < 0:
         raise InvalidRequest("shares and periods cannot be negative", field="cpu_shares")
@@ -114,7 +135,7 @@ def _cpu(wanted: Resources) -> oci.Cpu | None:
 def _hugepages(wanted: Resources, host: HostFacts) -> tuple[oci.HugepageLimit, ...]:
     limits = []
     for size, limit in wanted.hugepage_limits.items():
-        if _PAGE_SIZE.fullmatch(size) is None or limit < 0:
+        if PAGE_SIZE.fullmatch(size) is None or limit < 0:
             raise InvalidRequest(f"{size!r}: {limit} is not a limit", field="hugepage_limits")
         # The kubelet sends a limit of 0 for every size; where there is no controller only that can be
         # promised.
@@ -127,11 +148,11 @@ def _hugepages(wanted: Resources, host: HostFacts) -> tuple[oci.HugepageLimit, .
 
 def _unified(wanted: Resources, host: HostFacts) -> dict[str, str]:
     # The limit of processes has no other field, and its file is the same in both versions.
-    if wanted.unified.keys() - {_PIDS} and host.cgroup_layout != "v2":
+    if wanted.unified.keys() - {PIDS_FILE} and host.cgroup_layout != "v2":
         raise InvalidRequest("this host has no cgroup v2", field="unified")
     for key in wanted.unified:
         # `cgroup.` files are no limits: they move, freeze and kill.
-        if _UNIFIED_KEY.fullmatch(key) is None or key.startswith("cgroup."):
+        if UNIFIED_KEY.fullmatch(key) is None or key.startswith("cgroup."):
             raise InvalidRequest(f"{key!r} is not a limit of a cgroup", field="unified")
     return dict(wanted.unified)
 
@@ -142,5 +163,5 @@ def _pids(text: str) -> oci.Pids | None:
     if text == "max":
         return oci.Pids(-1)
     if not re.fullmatch(r"[0-9]{1,10}", text):
-        raise InvalidRequest(f"{text!r} is neither a number nor max", field=f"unified[{_PIDS!r}]")
+        raise InvalidRequest(f"{text!r} is neither a number nor max", field=f"unified[{PIDS_FILE!r}]")
     return oci.Pids(int(text))

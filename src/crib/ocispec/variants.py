@@ -73,6 +73,8 @@ _OWN_LABELS = {
     "hook_rules": ("hook file", _EDITS),
     "edits": ("edits", _EDITS),
     "base_spec": ("base spec", _BASE),
+    "blockio_classes": ("host block I/O classes", _HOST),
+    "rdt_classes": ("host RDT classes", _HOST),
     "device_ownership": ("setting device_ownership_from_security_context", _HANDLER),
     "pids_limit": ("setting pids_limit", _HANDLER),
     "profiles": ("host AppArmor profiles", _HOST),

@@ -18,6 +18,7 @@ The node has one of each of these:
 * `journal`: remembers what happened, for longer than the rows.
 * `kept`: keeps pods up without a kubelet.
 * `extensions`: lifecycle hooks and image verifiers of other projects.
+* `plugins`: node plugins (NRI), which are asked about containers and told about pods.
 * `insight`: shows what the daemon itself is at, and how much of it is logged.
 * `configuration`: tells the settings, and reads them again.
 * `clocks`: the clock, and the timer for a stage of a pod's start.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,9 @@ from crib.model.explanation import ExplainedSpec
 from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.ports.clocks import StageTimer
+
+Adjust = Callable[[bytes], Awaitable[tuple[ContainerEdits, ...]]]
+"""Takes the OCI spec (JSON) that a container would get, gives what is to be changed in it. May wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,9 @@ class CreateRequest:
 
     The record does not hold them. Whoever makes them keeps them with the container, and passes the same ones
     to `explain`; without them an explanation cannot name their origin."""
+    adjust: Adjust | None = None
+    """Asked once by `create`, before anything of the container is written that a runtime reads. What it gives
+    comes after `edits`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class PodNetwork:
     dns_searches: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
     cgroup_parent: str = ""
+    inside: bool = False
+    """A kernel of the pod's own has taken its addresses off the interface: not all that was made is there."""
     conf_dir: str = ""
     """Where the CNI configuration of the pod's handler is; empty: where that of the node is."""
 

@@ -5,12 +5,14 @@ refused within bounds, by an error of the module. Begin with `oci_runtime`, or w
 
 * images: `oci_image`, `registry` and `simple_signing` from registries; `tar`, `tar_member`, `tar_records`
   and `tar_writer`; `erofs`, `erofs_inode`, `erofs_tree` and `erofs_reader` for layers on disk.
-* containers: `oci_runtime`, `oci_hooks`, `cdi`, `conmon`, and `crilog` for their logs.
+* containers: `oci_runtime`, `oci_features`, `oci_events`, `oci_hooks`, `cdi`, `conmon`, and `crilog` for
+  their logs.
 * networks: `cni` and `cni_result`, `dns`.
 * streams: `remotecommand` and `portforward`, over `spdy` or `channel_messages`.
 * files of the administrator: `docker_config`, `hosts_toml` and `registries_conf` over `toml_table`,
   `go_template`.
 * calls to shims and node plugins: `ttrpc` and `ttrpc_calls`, and `mux` below them for plugins.
+* `blockio_config`: classes of block I/O.
 * `kept`: pods that are kept up, between the daemon and its supervisor.
 * `sqlite_file`: what is left in a damaged database. `oom_log`: what the kernel logs when it kills.
 """

@@ -60,16 +60,35 @@ class Hook(_Shape, frozen=True):
     timeout: int | None = None
 
 
+class NetDevice(_Shape, frozen=True):
+    """SPEC.md, netDevices: an interface of the host, and its name in the container (empty: the same)."""
+
+    host_interface_name: str
+    name: str = ""
+
+
+class IntelRdt(_Shape, frozen=True):
+    """SPEC.md, intelRdt."""
+
+    clos_id: str = msgspec.field(default="", name="closID")
+    l3_cache_schema: str = msgspec.field(default="", name="l3CacheSchema")
+    mem_bw_schema: str = ""
+    schemata: tuple[str, ...] = ()
+    enable_cmt: bool = msgspec.field(default=False, name="enableCMT")
+    enable_mbm: bool = msgspec.field(default=False, name="enableMBM")
+    enable_monitoring: bool = False
+
+
 class Edits(_Shape, frozen=True):
-    """SPEC.md, containerEdits. What we cannot give is read, so that it can be refused by name."""
+    """SPEC.md, containerEdits."""
 
     env: tuple[str, ...] = ()
     device_nodes: tuple[DeviceNode, ...] = ()
     mounts: tuple[Mount, ...] = ()
     hooks: tuple[Hook, ...] = ()
     additional_gids: tuple[int, ...] = ()
-    intel_rdt: dict[str, object] | None = None
-    net_devices: tuple[dict[str, str], ...] = ()
+    intel_rdt: IntelRdt | None = None
+    net_devices: tuple[NetDevice, ...] = ()
 
 
 class Device(_Shape, frozen=True):

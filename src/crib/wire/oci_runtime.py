@@ -1,10 +1,12 @@
-"""The OCI runtime's documents: config.json, `state`, `features` and process.json (OCI runtime spec 1.0 to
-1.2).
+"""The OCI runtime's documents: config.json, `state` and process.json (OCI runtime spec 1.0 to
+1.3).
 
 Only the fields that we write or read. A field that has its default is left out of the JSON.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
@@ -40,6 +42,25 @@ class Rlimit(Shape, frozen=True):
     soft: int
 
 
+class Scheduler(Shape, frozen=True):
+    """config.md, Linux process, scheduler: names as in sched_setattr(2); nanoseconds."""
+
+    policy: str
+    nice: int = 0
+    priority: int = 0
+    flags: tuple[str, ...] = ()
+    runtime: int = 0
+    deadline: int = 0
+    period: int = 0
+
+
+class IoPriority(Shape, frozen=True):
+    """config.md, Linux process, ioPriority: class and level as in ioprio_set(2)."""
+
+    class_: str = msgspec.field(name="class")
+    priority: int = 0
+
+
 class Process(Shape, frozen=True):
     """config.md, Process; also the whole of process.json for `exec`."""
 
@@ -54,6 +75,8 @@ class Process(Shape, frozen=True):
     oom_score_adj: int | None = None
     apparmor_profile: str = ""
     selinux_label: str = ""
+    scheduler: Scheduler | None = None
+    io_priority: IoPriority | None = None
 
 
 class Root(Shape, frozen=True):
@@ -113,7 +136,13 @@ class Memory(Shape, frozen=True):
     """config-linux.md, Memory: bytes."""
 
     limit: int | None = None
+    reservation: int | None = None
     swap: int | None = None
+    kernel: int | None = None
+    kernel_tcp: int | None = msgspec.field(default=None, name="kernelTCP")
+    swappiness: int | None = None
+    disable_oom_killer: bool | None = msgspec.field(default=None, name="disableOOMKiller")
+    use_hierarchy: bool | None = None
 
 
 class Cpu(Shape, frozen=True):
@@ -122,6 +151,8 @@ class Cpu(Shape, frozen=True):
     shares: int | None = None
     quota: int | None = None
     period: int | None = None
+    realtime_runtime: int | None = None
+    realtime_period: int | None = None
     cpus: str = ""
     mems: str = ""
 
@@ -139,6 +170,39 @@ class Pids(Shape, frozen=True):
     limit: int
 
 
+class WeightDevice(Shape, frozen=True):
+    """config-linux.md, Block IO: the weight of one device."""
+
+    major: int
+    minor: int
+    weight: int | None = None
+    leaf_weight: int | None = None
+
+
+class ThrottleDevice(Shape, frozen=True):
+    """config-linux.md, Block IO: bytes or operations a second of one device."""
+
+    major: int
+    minor: int
+    rate: int
+
+
+class BlockIo(Shape, frozen=True):
+    """config-linux.md, Block IO."""
+
+    weight: int | None = None
+    leaf_weight: int | None = None
+    weight_device: tuple[WeightDevice, ...] = ()
+    throttle_read_bps_device: tuple[ThrottleDevice, ...] = ()
+    throttle_write_bps_device: tuple[ThrottleDevice, ...] = ()
+    throttle_read_iops_device: tuple[ThrottleDevice, ...] = msgspec.field(
+        default=(), name="throttleReadIOPSDevice"
+    )
+    throttle_write_iops_device: tuple[ThrottleDevice, ...] = msgspec.field(
+        default=(), name="throttleWriteIOPSDevice"
+    )
+
+
 class Resources(Shape, frozen=True):
     """config-linux.md, Control groups."""
 
@@ -146,6 +210,7 @@ class Resources(Shape, frozen=True):
     memory: Memory | None = None
     cpu: Cpu | None = None
     pids: Pids | None = None
+    block_io: BlockIo | None = msgspec.field(default=None, name="blockIO")
     hugepage_limits: tuple[HugepageLimit, ...] = ()
     unified: dict[str, str] = {}
 
@@ -175,7 +240,31 @@ class Seccomp(Shape, frozen=True):
     default_errno_ret: int | None = None
     architectures: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    listener_path: str = ""
+    listener_metadata: str = ""
     syscalls: tuple[SeccompRule, ...] = ()
+
+
+class NetDevice(Shape, frozen=True):
+    """config-linux.md, Network devices: what an interface of the host is called in the container."""
+
+    name: str = ""
+
+
+class IntelRdt(Shape, frozen=True):
+    """config-linux.md, IntelRdt."""
+
+    clos_id: str = msgspec.field(default="", name="closID")
+    schemata: tuple[str, ...] = ()
+    enable_monitoring: bool = False
+
+
+class MemoryPolicy(Shape, frozen=True):
+    """config-linux.md, Memory policy: names as in set_mempolicy(2)."""
+
+    mode: str
+    nodes: str = ""
+    flags: tuple[str, ...] = ()
 
 
 class Linux(Shape, frozen=True):
@@ -192,6 +281,10 @@ class Linux(Shape, frozen=True):
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
     mount_label: str = ""
+    sysctl: dict[str, str] = {}
+    net_devices: dict[str, NetDevice] = {}
+    intel_rdt: IntelRdt | None = None
+    memory_policy: MemoryPolicy | None = None
 
 
 class Hook(Shape, frozen=True):
@@ -221,6 +314,7 @@ class Spec(Shape, frozen=True):
     process: Process
     root: Root
     linux: Linux
+    hostname: str = ""
     mounts: tuple[Mount, ...] = ()
     hooks: Hooks | None = None
     annotations: dict[str, str] = {}
@@ -234,33 +328,6 @@ class State(Shape, frozen=True):
     pid: int = 0
 
 
-class MountExtensions(Shape, frozen=True):
-    """features-linux.md, mount extensions."""
-
-    class IdMap(Shape, frozen=True):
-        """Whether id-mapped mounts are known."""
-
-        enabled: bool = False
-
-    idmap: IdMap = IdMap()
-
-
-class LinuxFeatures(Shape, frozen=True):
-    """features-linux.md."""
-
-    namespaces: tuple[str, ...] | None = None
-    mount_extensions: MountExtensions | None = None
-
-
-class Features(Shape, frozen=True):
-    """features.md: what `features` prints."""
-
-    oci_version_max: str
-    oci_version_min: str = ""
-    mount_options: tuple[str, ...] | None = None
-    linux: LinuxFeatures | None = None
-
-
 def encode(document: Shape) -> bytes:
     """The document as JSON; ValueError when a text in it is not Unicode (JSON carries nothing else)."""
     return msgspec.json.encode(document)
@@ -271,9 +338,18 @@ def decode_state(data: bytes) -> State:
     return msgspec.json.decode(data, type=State)
 
 
-def decode_features(data: bytes) -> Features:
-    """What `features` printed; ValueError when it is something else."""
-    return msgspec.json.decode(data, type=Features)
+def decode_spec(data: bytes) -> Spec:
+    """A config.json; ValueError when it is none. A null stands for a field that is not there."""
+    try:
+        return msgspec.json.decode(data, type=Spec)
+    except msgspec.ValidationError:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(data)), type=Spec)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(child) for key, child in value.items() if child is not None}
+    return [_without_nulls(child) for child in value] if isinstance(value, list) else value
 
 
 def decode_process(data: bytes) -> Process:
@@ -281,9 +357,21 @@ def decode_process(data: bytes) -> Process:
     return msgspec.json.decode(data, type=_SpecProcess).process
 
 
+def decode_linux(data: bytes) -> Linux:
+    """The `linux` of a config.json, also of one that is not whole; ValueError when it is none."""
+    try:
+        return msgspec.json.decode(data, type=_SpecLinux).linux
+    except msgspec.ValidationError:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(data)), type=_SpecLinux).linux
+
+
 def decode_seccomp(data: bytes) -> Seccomp:
     """A seccomp profile in the OCI's shape; ValueError (with the place) when it is not one."""
     return msgspec.json.decode(data, type=Seccomp)
+
+
+class _SpecLinux(Shape, frozen=True):
+    linux: Linux = Linux()
 
 
 class _SpecProcess(Shape, frozen=True):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from crib.host import processes
-from crib.host.cgroup_stats import CgroupStats, For, StatsReader
+from crib.host.cgroup_figures import CgroupStats
+from crib.host.cgroup_stats import For, StatsReader
 from crib.host.cgroups import CgroupLayout, Cgroups, detect_layout
 
 pytestmark = pytest.mark.root

@@ -70,6 +70,7 @@ class Cribd:
         self.config.write_text(
             f'data = "{self.data}"\nstate = "{self.state}"\n'
             f'cgroup_root = "{self.cgroup}"\ncgroup_driver = "{driver}"\n{extra}\n'
+            f'[nri]\nsocket = "{self.plugin_socket}"\nplugin_dir = "{self.plugins}"\n'
             f"[network]\n{network or bridge}"
         )
         self.program: Sequence[str] = ("-m", "crib.daemon")
@@ -78,6 +79,16 @@ class Cribd:
     @property
     def socket(self) -> Path:
         return self.state / "crib.sock"
+
+    @property
+    def plugin_socket(self) -> Path:
+        """Where node plugins connect."""
+        return self.root / "nri.sock"
+
+    @property
+    def plugins(self) -> Path:
+        """The directory of node plugins that are installed; it is not there unless a test makes it."""
+        return self.root / "plugins"
 
     @property
     def database(self) -> Path:

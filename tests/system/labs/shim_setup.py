@@ -53,7 +53,10 @@ class ShimLab:
 
 @contextlib.asynccontextmanager
 async def shim_lab(
-    options: Mapping[str, OptionValue] | None = None, name: str = "crun", **settings: object
+    options: Mapping[str, OptionValue] | None = None,
+    name: str = "crun",
+    runtime: str = RUNTIME,
+    **settings: object,
 ) -> AsyncIterator[ShimLab]:
     """A lab whose state and data lie on a tmpfs of their own; all of it goes at the end."""
     top = tempfile.mkdtemp(prefix="crib-shim-")
@@ -64,7 +67,7 @@ async def shim_lab(
     make_busybox_root(lower)
     paths = Paths(data=f"{top}/data", state=f"{top}/run")
     cgroup_root = f"/crib-test-{os.path.basename(top)}"
-    shim = ShimSettings(runtime=RUNTIME, options=options or {"BinaryName": "crun"})
+    shim = ShimSettings(runtime=runtime, options=options or {"BinaryName": "crun"})
     made = Settings(
         data=paths.data,
         state=paths.state,

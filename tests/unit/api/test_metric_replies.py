@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from crib.api import metric_replies
 from crib.api.metric_replies import MAX_LABEL, MetricReplies
 from crib.model.metric_families import FAMILIES, families_of
-from crib.model.metrics import BASE_LABELS, GROUPS, Metered, MetricFamily, Of, PodMetrics, samples
+from crib.model.metrics import BASE_LABELS, GROUPS, Metered, MetricFamily, Of, PodMetrics
 from crib.model.sandbox import PodMetadata, SandboxConfig, SandboxRecord
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.unit.api.fake_node import container, sandbox
-from tests.unit.metered import CONTAINER
+from tests.unit.metered import CONTAINER, samples
 
 POD = replace(CONTAINER, cgroup=CONTAINER.cgroup._replace(path="/pods"), writable_layer=None, room=None)
 METRICS = PodMetrics(sandbox(), POD, ((container(), CONTAINER), (container(2), CONTAINER)))
@@ -120,6 +121,5 @@ def test_samples_of_pods_alike_begin_with_what_is_kept(monkeypatch: pytest.Monke
     def made_again(length: int) -> bytes:
         raise AssertionError(length)
 
-    for kept in replies._beginnings.values():
-        monkeypatch.setattr(type(kept), "__missing__", lambda _, length: made_again(length))
+    monkeypatch.setattr(metric_replies._Beginnings, "__missing__", lambda _, length: made_again(length))
     assert replies.element(METRICS) == first

@@ -22,7 +22,7 @@ from crib.backends.pods.usage import UsageReader
 from crib.engine.stats import BATCH
 from crib.host.cgroup_stats import StatsReader
 from crib.host.cgroups import CgroupLayout
-from crib.host.kept_files import MAX_CGROUPS
+from crib.host.kept_files import MAX_FILES
 from crib.model.container import ContainerRecord
 from crib.model.paths import Paths
 from crib.model.sandbox import SandboxRecord
@@ -133,7 +133,7 @@ async def test_a_question_about_pods_opens_no_file_of_a_cgroup_again(
     count = BATCH + 10
     monkeypatch.setattr(layer_sizes, "FRESH", 3600.0)
     statistics = await with_pods(world, count)
-    assert 2 * count <= MAX_CGROUPS
+    assert 2 * count * (OF_ONE + 4) <= MAX_FILES
     first = [
         figures async for batch in world.node.stats.pods(world.node.sandboxes.list()) for figures in batch
     ]

@@ -373,7 +373,7 @@ def test_a_collector_may_be_anywhere(place: str) -> None:
     assert parse(f"[tracing]\nendpoint = '{place}'").tracing.endpoint == place
 
 
-@pytest.mark.parametrize("page", ["configuration", "k3s", "no-kubelet", "images"])
+@pytest.mark.parametrize("page", ["configuration", "handlers", "k3s", "no-kubelet", "images"])
 def test_the_examples_in_the_documents_are_valid(page: str) -> None:
     examples = re.findall(r"```toml\n(.*?)```", (DOCUMENT.parent / f"{page}.md").read_text(), re.S)
     ours = [text for text in examples if not re.search(r"^\[host|^server = |^\[\[registry", text, re.M)]

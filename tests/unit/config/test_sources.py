@@ -204,7 +204,7 @@ def test_of_other_settings_a_reload_takes_exactly_what_is_live() -> None:
         *("data", "network.mtu", "images.worker_user", "containers.seccomp_profile", "handlers.crun.path"),
         *(f"handlers.runc.{name}" for name in ("path", "args", "annotations", "base_spec", "kind")),
         *("handlers.runc.cni_conf_dir", "handlers.runc.privileged_without_host_devices"),
-        *("handlers.runc.runtime", "handlers.runc.sandbox_service"),
+        *("handlers.runc.runtime", "handlers.runc.sandbox_service", "handlers.runc.sandbox_container"),
     }
     assert taken == {
         *("verb_timeout", "log.level", "network.repair", "images.gc_high", "containers.umask"),

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from crib.host.cgroup_figures import CgroupStats, CpuStats, MemoryDetails, MemoryStats
 from crib.host.cgroup_files import (
     DeviceStats,
     PressureLine,
     PressureStats,
     huge_page_sizes,
 )
-from crib.host.cgroup_stats import CgroupStats, CpuStats, For, MemoryDetails, MemoryStats, StatsReader
+from crib.host.cgroup_stats import For, StatsReader
 from crib.host.cgroups import CgroupLayout
 from crib.host.kept_files import OpenFiles
 
@@ -207,7 +208,7 @@ def test_sizes_of_huge_pages_are_named_as_the_files_of_cgroups_are(tmp_path: Pat
 def test_a_list_of_processes_that_is_longer_than_one_read_is_read_to_its_end(tmp_path: Path) -> None:
     pids = range(100_000, 130_000)
     _write(tmp_path / "a", cgroup__procs="".join(f"{pid}\n" for pid in pids))
-    files = OpenFiles()
+    files = OpenFiles(str)
     for reading in ("by its path", "from the open file"):
         assert files.processes(str(tmp_path / "a")) == set(pids), reading
     files.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crib.model.metric_families import FAMILIES, families_of
-from crib.model.metrics import GROUPS, Metered, samples
+from crib.model.metrics import GROUPS, Metered
 from crib.model.sandbox import Resources
 from crib.model.stats import (
     CgroupUsage,
@@ -18,7 +18,7 @@ from crib.model.stats import (
     ProcessUsage,
     Throttling,
 )
-from tests.unit.metered import CONTAINER, SECOND
+from tests.unit.metered import CONTAINER, SECOND, samples
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "metrics" / "families.tsv"
 

@@ -70,6 +70,15 @@ def test_target_must_run() -> None:
         spaces(own, target)
 
 
+def test_on_a_kernel_of_the_pods_own_containers_share_pids_by_equal_paths() -> None:
+    inside = replace(HANDLER, own_kernel=True)
+    own, shared = NamespaceOptions(pid=NamespaceMode.CONTAINER), NamespaceOptions()
+    target = NamespaceOptions(pid=NamespaceMode.TARGET, target_id=inputs().id)
+    assert spaces(own, own, handler=inside)["pid"] == spaces(own, target, handler=inside)["pid"] != ""
+    assert "pid" not in spaces(shared, shared, handler=inside)
+    assert "pid" not in spaces(shared, target, handler=inside)
+
+
 def test_cgroup_namespace_is_private_on_v2_only() -> None:
     v2 = replace(HOST, cgroup_layout="v2")
     assert "cgroup" in [space.type for space in namespaces(inputs(host=v2))]

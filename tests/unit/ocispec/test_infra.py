@@ -17,6 +17,7 @@ FACTS = PodSecurityFacts(frozenset({"crib-default"}), "s0:c7,c9")
 def infra_inputs(**fields: object) -> InfraInputs:
     config = sandbox().config
     given = InfraInputs(
+        sandbox=sandbox().id,
         config=config,
         host=HOST,
         oci_version="1.0.2",
@@ -47,6 +48,15 @@ def test_it_has_no_rights_and_its_pods_namespaces() -> None:
     assert spec.linux.resources == oci.Resources(
         cpu=oci.Cpu(shares=2), devices=(oci.DeviceRule(allow=False),)
     )
+
+
+def test_one_that_holds_the_pods_containers_says_so_and_has_the_pods_name_and_share_of_the_cpu() -> None:
+    config = replace(sandbox().config, hostname="web-0")
+    spec = infra_spec(infra_inputs(config=config, holds_containers=True))
+    assert spec.annotations["io.kubernetes.cri.container-type"] == "sandbox"
+    assert spec.annotations["io.kubernetes.cri.sandbox-id"] == sandbox().id
+    assert spec.hostname == "web-0"
+    assert spec.linux.resources == oci.Resources(devices=(oci.DeviceRule(allow=False),))
 
 
 def test_it_runs_as_who_the_pod_says_with_the_pods_ids() -> None:

@@ -69,6 +69,7 @@ def _order(order: StopRequest) -> pb.StopRequest:
         grace_seconds=order.grace,
         signal=order.signal,
         killed=order.killed,
+        reason=order.reason,
     )
 
 

@@ -92,7 +92,10 @@ def of_node(status: NodeStatus, settings: Settings) -> dict[str, str]:
     return _info(
         {
             "host": dataclasses.asdict(status.host),
-            "handlers": {name: dataclasses.asdict(facts) for name, facts in status.handlers.items()},
+            "handlers": {
+                name: {**dataclasses.asdict(facts), "can": facts.abilities}
+                for name, facts in status.handlers.items()
+            },
             "defaultHandler": status.default_handler,
             "layerMounts": dataclasses.asdict(status.mounting),
             "counts": dict(status.counts),

@@ -139,6 +139,9 @@ def encode_info(status: NodeStatus, settings: Settings, about: Mapping[str, str]
                 kind=facts.kind,
                 program=facts.program,
                 default_handler=name == status.default_handler,
+                can=facts.abilities if not facts.problem else (),
+                statistics=facts.statistics,
+                problem=facts.problem,
             )
             for name, facts in status.handlers.items()
         ],
@@ -176,6 +179,8 @@ def _facts(status: NodeStatus) -> dict[str, str]:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, frozenset):
+        return " ".join(sorted(map(str, value)))
     return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from crib.backends.bundle.spec_files import FoundFile, SpecFiles
 from crib.backends.failures import trying
 from crib.model.container import ContainerConfig
-from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits
+from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits, RdtChange
 from crib.model.errors import InvalidRequest
 from crib.wire import cdi
-
-_log = logging.getLogger(__name__)
 
 _FIELD = "CDI_devices"
 _MAX_ASKED = 1000
@@ -45,7 +42,17 @@ class CdiRegistry:
 
         What a file brings for all of its devices comes with the first of them.
         """
-        asked = dict(asked_for(config))
+        return self._edits(dict(asked_for(config)))
+
+    def with_devices(self, edits: ContainerEdits) -> ContainerEdits:
+        """The edits, with what the devices bring that they name; InvalidRequest as above."""
+        if not edits.cdi_devices:
+            return edits
+        asked = dict.fromkeys(edits.cdi_devices, f"{edits.origin}: {_FIELD}")
+        return replace(edits, injected=self._edits(asked))
+
+    def _edits(self, asked: Mapping[str, str]) -> tuple[ContainerEdits, ...]:
+        """Of devices by their names, each with the field that names it."""
         if not asked:
             return ()
         if len(asked) > _MAX_ASKED:
@@ -107,10 +114,6 @@ def _split(name: str, field: str) -> tuple[str, str]:
 
 
 def _edits(name: str, field: str, edits: cdi.Edits) -> ContainerEdits:
-    if edits.net_devices:
-        raise InvalidRequest(f"CDI device {name} brings netDevices, which crib does not support", field=field)
-    if edits.intel_rdt is not None:
-        _log.warning("CDI device %s: its intelRdt is ignored: crib does not support it", name)
     variables = (entry.partition("=") for entry in edits.env)
     return ContainerEdits(
         origin=f"CDI {name}",
@@ -119,7 +122,16 @@ def _edits(name: str, field: str, edits: cdi.Edits) -> ContainerEdits:
         mounts=tuple(_mount(mount, name, field) for mount in edits.mounts),
         hooks=tuple(AddedHook(h.hook_name, h.path, h.args, h.env, h.timeout) for h in edits.hooks),
         groups=edits.additional_gids,
+        net_devices=tuple((one.host_interface_name, one.name) for one in edits.net_devices),
+        rdt=_rdt(edits.intel_rdt) if edits.intel_rdt is not None else RdtChange(),
     )
+
+
+def _rdt(rdt: cdi.IntelRdt) -> RdtChange:
+    """Both of the older schemas are lines of the newer `schemata` (config-linux.md, IntelRdt)."""
+    lines = tuple(filter(None, (rdt.l3_cache_schema, rdt.mem_bw_schema, *rdt.schemata)))
+    monitors = rdt.enable_cmt or rdt.enable_mbm or rdt.enable_monitoring
+    return RdtChange(rdt.clos_id or None, lines or None, monitors or None)
 
 
 def _mount(mount: cdi.Mount, name: str, field: str) -> AddedMount:

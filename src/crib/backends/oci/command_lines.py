@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from dataclasses import dataclass
+
+SHELL = "/bin/sh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +21,8 @@ class ExecFiles:
     log: str
     pid: str
     console: str = ""
+    inner: str = ""
+    """Where the command's pid on the pod's own kernel is written; empty for a process of this host."""
 
     @property
     def files(self) -> tuple[str, str, str]:
@@ -36,6 +42,14 @@ class RuntimeProgram:
     args: tuple[str, ...] = ()
     systemd: bool = False
     """Containers are scopes that systemd makes."""
+    stand_in: str = ""
+    """The script that stands in for containers which are no processes of this host (`stand_in.sh`), or empty.
+    """
+
+    def monitored(self, path: str, container: Monitored) -> tuple[str, ...]:
+        """What a monitor calls, with the program at `path`, and the arguments that come before its own."""
+        called = (path, *self.args, f"--root={self.root}")
+        return (SHELL, self.stand_in, container.bundle, container.id, *called) if self.stand_in else called
 
     def _global(self, *more: str) -> tuple[str, ...]:
         driver = ("--systemd-cgroup",) if self.systemd else ()
@@ -48,6 +62,46 @@ class RuntimeProgram:
     def start(self, container: str) -> tuple[str, ...]:
         """Start what was created."""
         return self._global("start", container)
+
+    def start_monitored(self, container: str, bundle: str) -> tuple[str, ...]:
+        """The same for what a monitor has created."""
+        if self.stand_in:
+            return (SHELL, self.stand_in, bundle, container, "start")
+        return self.start(container)
+
+    def kill(self, container: str, signum: int, *, everyone: bool = False) -> tuple[str, ...]:
+        """Send a signal to its first process, or to all."""
+        return self._global("kill", *(("--all",) if everyone else ()), container, str(signum))
+
+    def kill_inner(self, container: str, pid: int, signum: int) -> tuple[str, ...]:
+        """Send a signal to a process by its pid on the pod's own kernel (runsc)."""
+        return self._global("kill", "--pid", str(pid), container, str(signum))
+
+    def processes(self, container: str) -> tuple[str, ...]:
+        """Print a table of its processes, as ps does."""
+        return self._global("ps", container)
+
+    def usage(self, container: str) -> tuple[str, ...]:
+        """Print what it uses as JSON."""
+        return self._global("events", "--stats", container)
+
+    def forward(self, container: str, port: int, path: str) -> tuple[str, ...]:
+        """Connect the socket at `path` to a port of its loopback (runsc since 2023)."""
+        return self._global("port-forward", "--stream", path, container, str(port))
+
+    def state_of(self, container: str) -> list[str]:
+        """What it keeps of a container in its root: a directory, or the files of runsc. Blocks."""
+        place = f"{self.root}/{container}"
+        if self.stand_in:
+            return glob.glob(f"{glob.escape(place)}_sandbox:*")
+        return [place] if os.path.isdir(place) else []
+
+    def known(self) -> list[str]:
+        """The names that it keeps something of. Blocks."""
+        try:
+            return [name.partition("_sandbox:")[0] for name in os.listdir(self.root)]
+        except FileNotFoundError:
+            return []
 
     def state(self, container: str) -> tuple[str, ...]:
         """Print the state (OCI runtime spec, State) as JSON."""
@@ -63,10 +117,11 @@ class RuntimeProgram:
         Detached: a runtime that stayed would hold the command's pipes beside it, and (crun) wait for what the
         command leaves in the background, where that has no other parent, or (runc) copy the output itself.
         """
-        below = ("--cgroup", cgroup) if cgroup else ()
+        below = ("--cgroup", cgroup) if cgroup and not files.inner else ()
+        inner = ("--internal-pid-file", files.inner) if files.inner else ()
         terminal = ("--console-socket", files.console) if files.console else ()
         apart = ("--detach", "--pid-file", files.pid)
-        more = (*apart, *terminal, *below, container)
+        more = (*apart, *inner, *terminal, *below, container)
         return self._global(f"--log={files.log}", "exec", "--process", files.process, *more)
 
     def features(self) -> tuple[str, ...]:
@@ -107,14 +162,15 @@ class MonitorProgram:
         rotation.
         """
         log = f"k8s-file:{container.log_path}" if container.log_path else "none"
+        called, *before = runtime.monitored(runtime_path, container)
         return (
             self.program,
             *("--sync", "--no-sync-log", "--log-level=error"),
             *("--cid", container.id),
             *("--cuuid", container.short_id),
             *("--name", container.name),
-            *("--runtime", runtime_path),
-            *(f"--runtime-arg={arg}" for arg in (*runtime.args, f"--root={runtime.root}")),
+            *("--runtime", called),
+            *(f"--runtime-arg={arg}" for arg in before),
             *(("--systemd-cgroup",) if runtime.systemd else ()),
             *("--bundle", container.bundle),
             *("--container-pidfile", container.pid_file),

@@ -64,6 +64,8 @@ class Containers:
         with trying(f"create of container {record.id}"):
             with stage("root", record.config.name):
                 made = await self._making.make(request, lambda: self._clear_away(record.id))
+            if self._env.runtime.stand_in:
+                await OURS.run(self._ours(record.id), self._write_cgroup, record.id)
             with stage("create", record.config.name):
                 own_users = request.sandbox.config.user_namespace is not None
                 try:
@@ -100,6 +102,9 @@ class Containers:
     async def _delete(self, what: str, container: ContainerId, *, made: bool) -> None:
         note = await self._bundles.note(container)
         over, runtimes = await OURS.run(self._ours(container), self._left_to_do, container, note)
+        if note is not None and self._env.runtime_of(note.handler).stand_in:
+            # The runtime would try for seconds to remove a cgroup with somebody in it.
+            await self._env.cgroups.kill(note.cgroup, _KILL_TIME)
         if not over:
             await self._delete_in_runtimes(container, runtimes)
         if note is not None:
@@ -136,6 +141,13 @@ class Containers:
         except FileNotFoundError:  # its monitor may have been killed over what it would rename
             for draft in glob.glob(f"{exit_file}.*"):
                 os.unlink(draft)
+
+    def _write_cgroup(self, container: ContainerId) -> None:
+        """For the script that stands in for the container."""
+        note, bundle = self._bundles.read_note(container), self._paths.container(container)
+        directories = self._env.cgroups.directories(note.cgroup) if note is not None else ()
+        with open(f"{bundle}/stand_in.cgroup", "w", encoding="utf-8") as file:
+            file.writelines(f"{directory}/cgroup.procs\n" for directory in directories)
 
     def _ours(self, container: ContainerId) -> Job:
         limit = self._env.settings.verb_timeout

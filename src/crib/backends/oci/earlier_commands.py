@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from crib.backends.bundle.bundles import Bundles
 from crib.backends.failures import trying
 from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.insides import Insides
 from crib.backends.streams.command_names import earlier_name
 from crib.host.pidfds import signal_process
 from crib.host.strays import programs_with
@@ -45,7 +46,7 @@ async def end_earlier_commands(
             "looking for commands of an earlier daemon",
             lambda: list(_find(environment, bundles, known)),
         )
-        ended = await all_of("earlier commands", (_end(environment, left) for left in found))
+        ended = await all_of("earlier commands", (_end(environment, bundles, left) for left in found))
     return [what for what in ended if what]
 
 
@@ -67,14 +68,25 @@ def _of_others(directory: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{directory}/{name}" for name in names if earlier_name(name))
 
 
-async def _end(environment: OciEnvironment, left: _Left) -> str:
+async def _end(environment: OciEnvironment, bundles: Bundles, left: _Left) -> str:
     # Where there are files the daemon ended while the runtime was at work, which may be so still.
     await OURS.run("ending runtimes of an earlier daemon", _end_runtimes, left.files)
+    await _end_inside(environment, bundles, left)
     rests = await all_of("earlier command", (_end_cgroup(environment, cgroup) for cgroup in left.cgroups))
     await OURS.run("removing files of an earlier daemon's commands", _unlink, left.files)
     alive = ", ".join(rest for rest in rests if rest)
     what = f"{len(rests)} commands of an earlier daemon in container {left.container}" if rests else ""
     return f"{what}, of which do not die: {alive}" if alive else what
+
+
+async def _end_inside(environment: OciEnvironment, bundles: Bundles, left: _Left) -> None:
+    """Those on the pod's own kernel, which a cgroup does not reach: each contained one has a file besides."""
+    contained = {os.path.basename(cgroup) for cgroup in left.cgroups}
+    inner = [path for path in left.files if os.path.basename(path).removesuffix(".inner") in contained]
+    note = await bundles.note(left.container) if inner else None
+    if note is not None:
+        runtime, insides = environment.runtime_of(note.handler), Insides(environment)
+        await all_of("earlier command", (insides.kill(runtime, left.container, path) for path in inner))
 
 
 def _end_runtimes(files: Iterable[str]) -> None:

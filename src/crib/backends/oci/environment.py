@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from crib.backends.environment import HandlerEnvironment, HandlerOpening
@@ -24,12 +26,16 @@ from crib.backends.runtime_probe import (
     probe_handler,
 )
 from crib.host.cgroups import Cgroups, detect_layout
+from crib.host.processes import run
 from crib.host.sealed import seal
 from crib.model.facts import HandlerFacts
 
 _log = logging.getLogger(__name__)
 
+_NETWORK = re.compile(r"--?network=(\w+)")
 _WITH_FIFO = {"crun", "runc"}
+_GVISOR = "runsc"
+_STAND_IN = os.path.join(os.path.dirname(__file__), "stand_in.sh")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,8 +93,11 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
         program = find_program(handler.path or name)
         conmon = find_program(settings.conmon)
         node = await open_node(opening)
-        runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args, bool(node.systemd))
         first = await first_line(program)
+        own_kernel = kind_of(first) == _GVISOR
+        stand_in = _STAND_IN if own_kernel else ""
+        root, systemd = f"{paths.runtime_root}/{name}", bool(node.systemd)
+        runtime = RuntimeProgram(program, root, handler.args, systemd, stand_in)
         is_crun = kind_of(first) == "crun"
         if is_crun and not seal(program):  # runc is twenty times as large, and was not measured
             _log.info("%s cannot be run from a sealed copy: it makes one itself each time", program)
@@ -99,10 +108,16 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
         facts = replace(
             facts,
             kind=handler.kind,
+            sandbox_container=handler.sandbox_container == "always"
+            or (handler.sandbox_container == "detect" and own_kernel),
+            own_kernel=own_kernel,
+            network_inside=own_kernel and has_network_inside(handler.args),
+            statistics="runtime" if own_kernel else "cgroup",
+            forwards_ports=own_kernel and await _forwards_ports(program),
             systemd=node.systemd,
             monitor=conmon,
             monitor_version=(await first_line(conmon)).rsplit(" ", 1)[-1],
-            user_namespaces=facts.user_namespaces and host.idmapped_mounts,
+            user_namespaces=facts.user_namespaces and host.idmapped_mounts and not own_kernel,
             problem=hybrid_problem(layout) if is_crun else "",
         )
         return OciEnvironment(
@@ -114,8 +129,20 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
             runtime=runtime,
             monitor=MonitorProgram(conmon, paths.exits, paths.monitor_sockets),
             is_crun=is_crun,
-            has_fifo=kind_of(first) in _WITH_FIFO,
+            has_fifo=own_kernel or kind_of(first) in _WITH_FIFO,
             base_spec=node.base_spec,
             default_seccomp=node.default_seccomp,
             others=opening.others,
         )
+
+
+def has_network_inside(args: Sequence[str]) -> bool:
+    """Whether gVisor, with these arguments, serves the pod's addresses itself: its default."""
+    found = [match[1] for match in map(_NETWORK.fullmatch, args) if match]
+    return not found or found[-1] == "sandbox"
+
+
+async def _forwards_ports(program: str) -> bool:
+    """Whether gVisor's program connects to ports of its pods: since 2023."""
+    said = await run((program, "help"), timeout=20)
+    return b"port-forward" in said.stdout + said.stderr

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from crib.backends.failures import trying
 from crib.backends.known_processes import read_pid
 from crib.backends.oci.command_lines import ExecFiles, RuntimeProgram
 from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.insides import Insides
 from crib.backends.oci.sessions import CommandEnds, Console, Pipes
 from crib.backends.pods.signals import Signals
 from crib.backends.runtime_words import words_of_failure
@@ -91,6 +93,7 @@ class Commands:
         self._bundles = bundles
         self._labels = Labels(environment.paths, environment.host)
         self._signals = signals
+        self._insides = Insides(environment)
         self._busy: set[str] = set()
         """Cgroups of commands that could not be removed yet."""
         self._dying: set[str] = set()
@@ -127,8 +130,9 @@ class Commands:
         stem = f"{self._env.paths.container(record.id)}/{name}"
         # By the monitor's link: a socket's path has at most 107 bytes.
         console = f"{self._env.paths.monitor_link(record.id)}/{name}" if process.tty else ""
-        files = ExecFiles(f"{stem}.json", f"{stem}.log", f"{stem}.pid", console)
         runtime = self._env.runtime_of(note.handler)
+        inner = f"{stem}.inner" if runtime.stand_in else ""
+        files = ExecFiles(f"{stem}.json", f"{stem}.log", f"{stem}.pid", console, inner)
         return _Plan(record, process, runtime, files, note.cgroup, name, users)
 
     async def _open(self, plan: _Plan) -> ExecSession:
@@ -169,7 +173,7 @@ class Commands:
             words = os.open(plan.files.log, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             undo.callback(os.close, words)
             with contextlib.ExitStack() as always:
-                always.callback(_unlink, plan.files)
+                always.callback(_unlink, plan.files.files)
                 self._write_process(plan)
                 console = plan.files.console
                 ends = Console(plan.process, console) if console else Pipes(plan.process)
@@ -177,6 +181,9 @@ class Commands:
                 with expecting():
                     await self._run_runtime(plan, ends, words)
                     command = _adopted(plan)
+                if plan.cgroup and plan.runtime.stand_in:
+                    with contextlib.suppress(OSError):  # it has ended
+                        self._env.cgroups.add_process(plan.cgroup, command.pid)
                 undo.callback(command.signal, signal.SIGKILL)
                 streams = ends.connect()
             undo.pop_all()
@@ -231,8 +238,11 @@ class Commands:
             return code if code >= 0 else 128 - code
         finally:
             os.close(started.words)
+            _unlink((plan.files.inner,) if plan.files.inner else ())
 
     async def _kill(self, plan: _Plan, command: Adopted, followed: asyncio.Task[int]) -> None:
+        if plan.runtime.stand_in:
+            await self._insides.kill(plan.runtime, plan.record.id, plan.files.inner)
         if not plan.cgroup:
             command.signal(signal.SIGKILL)
             await asyncio.wait([followed], timeout=_KILL_TIME)
@@ -325,8 +335,8 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _unlink(files: ExecFiles) -> None:
-    for path in files.files:
+def _unlink(files: Iterable[str]) -> None:
+    for path in files:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 

@@ -10,9 +10,11 @@ from typing import Self
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.failures import trying
 from crib.backends.oci.attach import Attachments
+from crib.backends.oci.dial_inside import InsideDialler
 from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment, closed_environment, open_environment
 from crib.backends.oci.exec import Commands
+from crib.backends.oci.inside_usage import InsideUsage
 from crib.backends.oci.lives import OciContainers
 from crib.backends.oci.log_reopening import reopen
 from crib.backends.oci.parts import HandlerParts, open_parts
@@ -32,6 +34,7 @@ from crib.model.facts import HandlerFacts, Readiness
 from crib.model.ids import ContainerId
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
+from crib.model.stats import ContainerUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 
 
@@ -57,7 +60,7 @@ class OciHandler:
         self.containers = OciContainers(parts)
         self.streams = OciStreams(parts)
         self.logs = OciLogs(environment)
-        self.statistics = CgroupStatistics(environment, parts.pods, parts.usage)
+        self.statistics = OciStatistics(parts)
 
     @property
     def facts(self) -> HandlerFacts:
@@ -103,6 +106,8 @@ class OciStreams:
     def __init__(self, parts: HandlerParts) -> None:
         environment = parts.environment
         self._paths = environment.paths
+        self._facts = environment.facts
+        self._inside = InsideDialler(environment)
         self._commands = Commands(environment, parts.bundles, parts.signals)
         self._attachments = Attachments(environment, parts.exits.read)
 
@@ -115,6 +120,9 @@ class OciStreams:
     async def dial(
         self, record: SandboxRecord, containers: Collection[ContainerRecord], address: PodAddress
     ) -> ByteStream:
+        inside = self._facts.network_inside and not record.config.host_network
+        if inside or (self._facts.own_kernel and address.kind == "unix"):
+            return await self._inside.dial(record, address)
         return await dial(self._paths, record, containers, address)
 
 
@@ -142,3 +150,22 @@ class OciLogs:
     ) -> Sequence[tuple[str, str]]:
         with trying("looking at the logs"):
             return await FOREIGN.run("looking at the logs", odd_logs, tuple(sandboxes), tuple(containers))
+
+
+class OciStatistics(CgroupStatistics):
+    """Asks the runtime where a pod has a kernel of its own."""
+
+    def __init__(self, parts: HandlerParts) -> None:
+        super().__init__(parts.environment, parts.pods, parts.usage)
+        self._facts = parts.environment.facts
+        self._insides = InsideUsage(parts.environment)
+
+    async def containers(
+        self, asked: Sequence[tuple[ContainerRecord, SandboxRecord]], *, whole: bool = False
+    ) -> Sequence[ContainerUsage]:
+        usages = await super().containers(asked, whole=whole)
+        if not self._facts.own_kernel:
+            return usages
+        # What is in their cgroups only stands in for them.
+        inside = await self._insides.of([record for record, _ in asked])
+        return [usage._replace(cgroup=found) for usage, found in zip(usages, inside, strict=True)]

@@ -84,6 +84,8 @@ class OciContainers:
             if (words := completed.stderr.decode("utf-8", "replace")) and _ENDED.search(words):
                 raise WrongState(f"{what}: its first process has ended: {runtime_words(words)}")
             checked(what, completed, runtime_words)
+            if self._env.facts.own_kernel:
+                return
             # The runtime has only let the first process go, which still has its seccomp filter to load: until
             # it runs the program, a signal finds the runtime's handlers, and a command a container of none.
             try:
@@ -94,13 +96,12 @@ class OciContainers:
     async def _run_start(self, what: str, container: ContainerId, first: ProcessIdentity) -> Completed:
         """The runtime's start. Crun waits forever to signal a first process that has just died."""
         runtime, limit = self._env.runtime, self._env.settings.verb_timeout
+        argv = runtime.start_monitored(container, self._paths.container(container))
         async with Beside() as beside:
-            running = beside.start(
-                what, run(runtime.start(container), timeout=limit, options=RunOptions(owner=container))
-            )
+            running = beside.start(what, run(argv, timeout=limit, options=RunOptions(owner=container)))
             while not (await asyncio.wait([running], timeout=_LOOK_AGAIN))[0]:
                 # The runtime removes the pipe once it has released the process: then only hooks keep it.
-                if not is_alive(first) and os.path.exists(f"{runtime.root}/{container}/exec.fifo"):
+                if not is_alive(first) and os.path.exists(self._fifo(runtime, container)):
                     raise WrongState(f"{what}: its first process has ended")
             return running.result()
 
@@ -141,13 +142,17 @@ class OciContainers:
         if note is not None:
             self._parts.oom.found(note)
         runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
-        state = f"{runtime.root}/{container}"
         return _OnFile(
             runtime=runtime,
-            is_known=os.path.isdir(state),
-            waits=os.path.exists(f"{state}/exec.fifo"),
+            is_known=bool(runtime.state_of(container)),
+            waits=os.path.exists(self._fifo(runtime, container)),
             exit_filed=os.path.exists(self._paths.exit_file(container)),
         )
+
+    def _fifo(self, runtime: RuntimeProgram, container: ContainerId) -> str:
+        """There until the container is started."""
+        place = self._paths.container(container) if runtime.stand_in else f"{runtime.root}/{container}"
+        return f"{place}/exec.fifo"
 
     async def _status(self, what: str, record: ContainerRecord, seen: _OnFile) -> str:
         """The runtime's word for it; see Observation."""

@@ -12,6 +12,7 @@ from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exits import Exits
 from crib.backends.oci.infra import InfraContainers
 from crib.backends.oci.seccomp_cache import SeccompFilters
+from crib.backends.oci.signals import RuntimeSignals
 from crib.backends.pods.endings import Endings
 from crib.backends.pods.oom import OomKills
 from crib.backends.pods.oom_causes import OomCauses
@@ -44,7 +45,7 @@ def open_parts(environment: OciEnvironment, layers: SharedLayers) -> HandlerPart
     stats = StatsReader(environment.cgroups.layout)
     oom = OomKills(environment.paths, stats)
     filters = SeccompFilters(environment.runtime.root, kept=environment.is_crun)
-    signals = Signals(environment, bundles)
+    signals = RuntimeSignals(environment, bundles)
     endings = Endings(oom, OomCauses(MemoryLimits(environment.cgroups.layout)))
     making = ContainerBundles(environment, bundles, layers, oom, filters.ready)
     return HandlerParts(

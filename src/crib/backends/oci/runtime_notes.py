@@ -25,7 +25,12 @@ _LIMIT = 65536
 
 def write_note(paths: Paths, handler: str, runtime: RuntimeProgram) -> None:
     """Remember with which program this handler's containers are made, before the first of them is."""
-    document = {"program": runtime.program, "args": list(runtime.args), "systemd": runtime.systemd}
+    document = {
+        "program": runtime.program,
+        "args": list(runtime.args),
+        "systemd": runtime.systemd,
+        "standIn": runtime.stand_in,
+    }
     content = json.dumps(document).encode()
     path = _note(paths, handler)
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
@@ -50,13 +55,14 @@ def noted_program(paths: Paths, handler: str) -> RuntimeProgram:
         with open(_note(paths, handler), "rb") as file:
             document = json.loads(file.read(_LIMIT))
         args = tuple(map(str, document["args"]))
-        return RuntimeProgram(str(document["program"]), root, args, bool(document["systemd"]))
+        stand_in = str(document.get("standIn", ""))  # the note of an earlier crib has none
+        return RuntimeProgram(str(document["program"]), root, args, bool(document["systemd"]), stand_in)
     return RuntimeProgram(handler, root)
 
 
 def knowing(runtimes: Iterable[RuntimeProgram], name: str) -> tuple[RuntimeProgram, ...]:
     """Those that have a state of `name`. Blocks."""
-    return tuple(runtime for runtime in runtimes if os.path.isdir(f"{runtime.root}/{name}"))
+    return tuple(runtime for runtime in runtimes if runtime.state_of(name))
 
 
 async def delete_state(runtime: RuntimeProgram, name: str, timeout: float) -> None:
@@ -76,7 +82,8 @@ async def delete_state(runtime: RuntimeProgram, name: str, timeout: float) -> No
 
 def forget_state(runtime: RuntimeProgram, name: str) -> None:
     """Remove what the runtime itself can no longer read, and would keep forever. Blocks."""
-    remove_tree(f"{runtime.root}/{name}")
+    for place in runtime.state_of(name):
+        remove_tree(place)
 
 
 def _note(paths: Paths, handler: str) -> str:

@@ -41,7 +41,8 @@ def find_oci_strays(environment: OciEnvironment, known: Callable[[], Collection[
     paths = environment.paths
     monitors = dict(_monitors(paths.containers))
     links = listed(paths.monitor_sockets)
-    strays = find_strays(environment, [runtime.root for runtime in environment.runtimes()], known)
+    made = (name for runtime in environment.runtimes() for name in runtime.known())
+    strays = find_strays(environment, made, known)
     kept = frozenset(os.path.basename(paths.monitor_link(ContainerId(name))) for name in strays.there)
     return OciStrays(
         strays,

@@ -79,6 +79,22 @@ class CgroupNames:
             return f"{os.path.basename(pod_cgroup)}:{_SCOPE}:{container}"
         return f"{pod_cgroup}/{container}"
 
+    def moved(self, pod_cgroup: str, asked: str) -> str:
+        """Where the runtime makes a container's cgroup by a `cgroupsPath` that is not ours.
+
+        Broken unless that is below the pod's: everything in it is killed with the container, and a pod's
+        limits hold for all that its containers do.
+        """
+        path = asked
+        if self.systemd:
+            parent, _, rest = asked.partition(":")
+            prefix, _, name = rest.partition(":")
+            path = f"{pod_cgroup if parent == os.path.basename(pod_cgroup) else parent}/{prefix}-{name}.scope"
+        below = path.removeprefix(f"{pod_cgroup}/")
+        if below == path or any(part in ("", ".", "..") or "\0" in part for part in below.split("/")):
+            raise Broken(f"a container's cgroup cannot be {asked!r}: it must be below {pod_cgroup}")
+        return path
+
     def pods_among(self, names: Iterable[str]) -> Iterator[SandboxId]:
         """The pods to which directories in `own` belong."""
         for name in names:

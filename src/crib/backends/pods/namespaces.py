@@ -37,6 +37,14 @@ def check_namespaces(config: SandboxConfig, facts: HandlerFacts) -> None:
             f"handler {facts.name} ({facts.program} {facts.version}), or the kernel, cannot shift ids",
             field="linux.security_context.namespace_options.userns_options",
         )
+    namespaces = config.security.namespaces
+    for kind, mode in (("pid", namespaces.pid), ("ipc", namespaces.ipc)):
+        if facts.own_kernel and mode == NamespaceMode.NODE:
+            raise InvalidRequest(
+                f"handler {facts.name} runs pods on a kernel of their own,"
+                f" which has no {kind} namespace of the node",
+                field=f"linux.security_context.namespace_options.{kind}",
+            )
     kinds = _kinds(config)
     for name, value in config.sysctls.items():
         try:

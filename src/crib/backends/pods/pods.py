@@ -1,7 +1,8 @@
-"""Pods: a directory of files, pinned namespaces, a shm, a cgroup; and an infra process if pids are shared.
+"""Pods: a directory of files, pinned namespaces, a shm, a cgroup; and an infra process where one is needed.
 
-That process is catatonit as pid 1, which reaps orphans and does nothing else. Whoever runs the containers
-runs it, in a root that all pods share.
+That is where pids are shared, and where the runtime wants a container that holds the others. The process is
+catatonit as pid 1, which reaps orphans and does nothing else. Whoever runs the containers runs it, in a
+root that all pods share.
 """
 
 from __future__ import annotations
@@ -137,8 +138,8 @@ class Pods:
                         await self._updates.pod(record)
 
     async def start(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
-        """See PodRuntime.start: the infra process, where pids are shared."""
-        if not record.config.shares_pid:
+        """See PodRuntime.start: the infra process, where one is needed."""
+        if not (record.config.shares_pid or self._env.facts.sandbox_container):
             return None
         with trying(f"starting sandbox {record.id}"), stage("infra", record.id):
             profile = await self._labels.seccomp_profile(record)
@@ -187,7 +188,8 @@ class Pods:
 
     async def alive(self, record: SandboxRecord) -> bool:
         """Whether all that it was made with is still there."""
-        if record.config.shares_pid and not is_alive(record.infra):
+        # The setting may have changed since: what the pod was made with counts.
+        if (record.config.shares_pid or record.infra is not None) and not is_alive(record.infra):
             return False
         return await self._looks.ask(record)
 
@@ -226,6 +228,7 @@ class Pods:
         self, record: SandboxRecord, cgroup: str, confinement: PodConfinement
     ) -> ProcessIdentity:
         inputs = InfraInputs(
+            sandbox=record.id,
             config=record.config,
             host=self._env.host,
             oci_version=self._env.facts.oci_version,
@@ -234,6 +237,7 @@ class Pods:
             cgroups_path=self._names.oci_path(cgroup, record.id),
             namespaces=pins(self._paths, record),
             confinement=confinement,
+            holds_containers=self._env.facts.sandbox_container,
         )
         return await self._infra.start(record.id, inputs)
 

@@ -39,16 +39,16 @@ class Strays:
 
 
 def find_strays(
-    environment: HandlerEnvironment, directories: Iterable[str], known: Callable[[], Collection[str]]
+    environment: HandlerEnvironment, made: Iterable[str], known: Callable[[], Collection[str]]
 ) -> Strays:
-    """Look through our directories and the kind's own `directories` of containers, and through our cgroups;
-    then ask what is known. Blocks.
+    """Look through our directories and our cgroups, and at what the runtime has `made`; then ask what is
+    known. Blocks.
     """
     paths, names = environment.paths, CgroupNames.of(environment.settings)
     ours = [name for top in environment.cgroups.directories(names.own) for name in listed(top)]
     pods: set[str] = {*ids(paths.sandboxes), *names.pods_among(ours)}
-    found: set[str] = set()
-    for directory in (paths.containers, paths.writable_layers, paths.exits, *directories):
+    found = {name for name in made if is_id(name)}
+    for directory in (paths.containers, paths.writable_layers, paths.exits):
         found.update(ids(directory))
     parts = {pod: set(_containers_in(environment, names.own_pod(pod))) for pod in pods}
     # What runs for a pod itself is known under its id.

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 from crib.backends.pods.layer_sizes import LayerSizes
 from crib.host.block_devices import device_name, filesystem_stats
+from crib.host.cgroup_figures import CgroupStats, CpuStats, MemoryStats
 from crib.host.cgroup_files import (
     PressureLine,
     PressureStats,
     count_descriptors,
     soft_descriptor_limit,
 )
-from crib.host.cgroup_stats import CgroupStats, CpuStats, For, MemoryStats, StatsReader
+from crib.host.cgroup_stats import For, StatsReader
 from crib.host.kept_files import KEPT_SECONDS
 from crib.host.threads import OURS, Job
 from crib.model.ids import ContainerId
-from crib.model.image import FilesystemUsage
 from crib.model.paths import Paths
 from crib.model.stats import (
     CgroupUsage,
@@ -65,10 +65,6 @@ class UsageReader:
         self._close_later()
         job = Job(f"reading the usage of {len(cgroups)} pods")
         return await OURS.run(job, self._pods, cgroups, whole)
-
-    async def layers(self, containers: Iterable[ContainerId]) -> Mapping[ContainerId, FilesystemUsage]:
-        """What containers keep on disk."""
-        return await self._layers.of(containers)
 
     def forget(self, container: ContainerId) -> None:
         """Drop what is remembered of a container."""

@@ -110,14 +110,16 @@ async def _shim_facts(opening: HandlerOpening, program: str) -> HandlerFacts:
             monitor=program,
             monitor_version=version,
             user_namespaces=facts.user_namespaces and opening.host.idmapped_mounts,
+            sandbox_container=opening.options.sandbox_container == "always",
             problem=hybrid_problem(detect_layout()) if kind_of(first) == "crun" else "",
         )
     facts = HandlerFacts(opening.name, program, version, OCI_VERSION, False, False, False)
     return replace(
         facts,
         kind=opening.options.kind,
-        sandbox_container=True,
-        own_kernel=has_own_kernel(shim.runtime),
+        sandbox_container=opening.options.sandbox_container != "never",
+        own_kernel=(own_kernel := has_own_kernel(shim.runtime)),
+        statistics="runtime" if own_kernel else "cgroup",
     )
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from google.protobuf.message import DecodeError
 
-from crib.backends.failures import trying
 from crib.backends.pods.pods import Pods
 from crib.backends.pods.statistics import CgroupStatistics
 from crib.backends.shim.nouns import Typed
@@ -44,15 +43,11 @@ class ShimStatistics(CgroupStatistics):
     async def containers(
         self, asked: Sequence[tuple[ContainerRecord, SandboxRecord]], *, whole: bool = False
     ) -> Sequence[ContainerUsage]:
+        usages = await super().containers(asked, whole=whole)
         if not self._tools.environment.facts.own_kernel:
-            return await super().containers(asked, whole=whole)
-        with trying(f"usage of {len(asked)} containers"):
-            found = await all_of("usage of containers", (self._told(record.id) for record, _ in asked))
-            layers = await self._tools.usage.layers([record.id for record, _ in asked])
-        return [
-            ContainerUsage(usage, layers.get(record.id), None)
-            for (record, _), usage in zip(asked, found, strict=True)
-        ]
+            return usages
+        inside = await all_of("usage of containers", (self._told(record.id) for record, _ in asked))
+        return [usage._replace(cgroup=found) for usage, found in zip(usages, inside, strict=True)]
 
     async def _told(self, container: ContainerId) -> CgroupUsage:
         """Nothing of one that does not run, or whose shim does not answer."""

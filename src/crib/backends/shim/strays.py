@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from crib.backends.pods.strays import Strays, find_strays, remove_cgroups
+from crib.backends.pods.strays import Strays, find_strays, listed, remove_cgroups
 from crib.backends.shim.environment import ShimEnvironment
 from crib.backends.shim.processes import kill, shims_of
 from crib.backends.shim.task_client import NAMESPACE
@@ -29,7 +29,7 @@ def find_shim_strays(environment: ShimEnvironment, known: Callable[[], Collectio
     """Look through all that there is of containers, and at processes; then ask what is known. Blocks."""
     root = environment.runtime_root
     shims = tuple(shims_of(environment.program))
-    strays = find_strays(environment, [f"{root}/{NAMESPACE}"] if root else [], known)
+    strays = find_strays(environment, listed(f"{root}/{NAMESPACE}") if root else (), known)
     there = {*strays.there, *strays.sandboxes}
     return ShimStrays(strays, tuple(found for found in shims if found[0] not in there))
 

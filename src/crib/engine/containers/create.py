@@ -3,7 +3,7 @@
 look up   a container of the same name (joined, returned, or refused); the image, those of image volumes, the
           policy's word on them, the sandbox (READY), the container whose processes this one is to see
 intend    row CREATING, holding the layers of these images from now on
-act       the handler's containers.create
+act       the handler's containers.create, which has node plugins change what it is about to make
 report    row CREATED; event CREATED
 ✗         teardown_container: row gone, or UNKNOWN with its reason if that failed too; a pod whose
           namespaces or infra process turn out to be gone is NOT_READY from now on
@@ -26,6 +26,7 @@ from crib.engine.losses import notice_loss
 from crib.engine.retries import MAX_LEFT
 from crib.engine.timeline import SandboxTimeline
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
+from crib.model.edits import ContainerEdits
 from crib.model.errors import (
     IMAGE_VOLUME_MOUNT_FAILED,
     AlreadyExists,
@@ -39,6 +40,7 @@ from crib.model.events import EventType
 from crib.model.ids import ContainerId, ImageId, SandboxId, new_container_id
 from crib.model.image import ImageRecord
 from crib.model.lifecycle import ContainerVerb, SandboxVerb, is_listed, move_container, move_sandbox
+from crib.model.plugin_limits import changed
 from crib.model.sandbox import NamespaceMode, SandboxRecord
 from crib.model.signals import stop_signal
 from crib.ports.containers import CreateRequest
@@ -122,9 +124,12 @@ class CreateContainer:
                 # Held while it is made: a stop of the sandbox waits, and then finds a whole container.
                 async with core.locks.of(record.id):
                     core.refuse_if_faulty()
-                    made = await self._make(CreateRequest(record, sandbox, image.config), stage)
-                    state = move_container(made, ContainerVerb.CREATE)
-                    record = core.containers.put(replace(made, state=state))
+                    async with core.plugins.creation(record, sandbox) as creation:
+                        request = CreateRequest(record, sandbox, image.config, adjust=creation.adjust)
+                        made = _edited(await self._make(request, stage), creation.edits)
+                        state = move_container(made, ContainerVerb.CREATE)
+                        record = core.containers.put(replace(made, state=state))
+                        await core.plugins.created(record, sandbox)
                     core.refuse_if_faulty()
             except BaseException as error:
                 with suppress(Exception):  # the row stays and says why; the caller gets the first error
@@ -254,6 +259,14 @@ def usable_image(image: ImageRecord | None, config: ContainerConfig) -> ImageRec
             f"image {config.image!r} has no layers: there is nothing to run", field="image.image"
         )
     return image
+
+
+def _edited(record: ContainerRecord, edits: tuple[ContainerEdits, ...]) -> ContainerRecord:
+    """With what plugins have changed in it, and the limits that are in force by that."""
+    resources = record.resources
+    for edit in edits:
+        resources = changed(resources, edit.resources)
+    return replace(record, edits=edits, resources=resources) if edits else record
 
 
 def _is_made(record: ContainerRecord) -> bool:

@@ -58,6 +58,7 @@ async def record_exit(core: Core, exit_: Exit) -> None:
         # Before the row, with which it is written in one go.
         core.ends.ended(ended, core.sandboxes.get(record.sandbox_id), exit_)
         core.containers.put(ended)
+        core.plugins.ended(ended)
         core.figures.exits.add((ended.reason,))
         outcome = "ok" if ended.reason == "Completed" else f"{ended.reason}, exit code {ended.exit_code}"
         core.timeline.of(record.sandbox_id).mark("ended", record.config.name, outcome)

@@ -10,12 +10,12 @@ from functools import partial
 from crib.engine.admission import AdmittedJoins
 from crib.engine.core import Core
 from crib.engine.hooks import container_view
-from crib.model.container import ContainerState, Exit
+from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.errors import CribError, WrongState
 from crib.model.events import EventType
 from crib.model.ids import ContainerId
 from crib.model.lifecycle import ContainerVerb, move_container
-from crib.model.sandbox import SandboxState
+from crib.model.sandbox import SandboxRecord, SandboxState
 
 START_FAILED = 128
 """Exit code of a container that never ran (as the peers report it)."""
@@ -35,7 +35,7 @@ class StartContainer:
 
     async def _start(self, container: ContainerId) -> None:
         core = self._core
-        async with core.locks.of(container):
+        async with core.locks.of(container), core.plugins.gate.telling():
             record = core.container(container)
             if record.state is ContainerState.RUNNING:
                 return  # a retry, after a start whose answer the caller did not wait for
@@ -52,24 +52,31 @@ class StartContainer:
                 with stage("StartContainer", record.config.name):
                     view = partial(container_view, record, sandbox)
                     async with core.hooks.around("start_container", view, stage):
+                        await core.plugins.starts(record, sandbox)
                         await containers.start(record)
             except CribError as error:
                 with suppress(CribError):  # what half started must not run on while it is shown as ended
                     await containers.signal(record, signal.SIGKILL, everyone=True)
-                ended = replace(
-                    record,
-                    state=move_container(record, ContainerVerb.FAIL_START),
-                    finished_at=core.clock(),
-                    exit_code=START_FAILED,
-                    reason="StartError",
-                    message=str(error),
-                )
-                told = Exit(container, START_FAILED, ended.finished_at, never_ran=ended.message)
-                core.ends.ended(ended, sandbox, told)
-                core.containers.put(ended)
-                core.tell_exited(container)
-                core.tell(EventType.STOPPED, container, record.sandbox_id)
+                self._failed(record, sandbox, error)
                 raise
             state = move_container(record, ContainerVerb.START)
-            core.containers.put(replace(record, state=state, started_at=core.clock()))
+            record = core.containers.put(replace(record, state=state, started_at=core.clock()))
+            await core.plugins.started(record, sandbox)
         core.tell(EventType.STARTED, container, record.sandbox_id)
+
+    def _failed(self, record: ContainerRecord, sandbox: SandboxRecord, error: CribError) -> None:
+        core = self._core
+        ended = replace(
+            record,
+            state=move_container(record, ContainerVerb.FAIL_START),
+            finished_at=core.clock(),
+            exit_code=START_FAILED,
+            reason="StartError",
+            message=str(error),
+        )
+        told = Exit(record.id, START_FAILED, ended.finished_at, never_ran=ended.message)
+        core.ends.ended(ended, sandbox, told)
+        core.containers.put(ended)
+        core.plugins.ended(ended)
+        core.tell_exited(record.id)
+        core.tell(EventType.STOPPED, record.id, record.sandbox_id)

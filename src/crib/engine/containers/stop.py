@@ -38,14 +38,22 @@ class StopContainer:
         # Not joined: a second call may come with a shorter grace, and then that is the one that counts.
         await self._core.keeper.begin("stop container", work, record.id).wait()
 
-    async def _stop(self, container: ContainerId, grace: float) -> None:
+    async def evict(self, container: ContainerId, grace: float, reason: str) -> None:
+        """The same for a node plugin; `reason` names it. One that has ended stays as it is."""
+        await self._stop(container, min(grace, MAX_GRACE), reason)
+
+    async def _stop(self, container: ContainerId, grace: float, reason: str = "") -> None:
         core = self._core
         async with core.locks.of(container):  # a create or start under way comes first
             record = core.containers.get(container)
             if record is None or record.state is ContainerState.EXITED:
                 return
             move_container(record, ContainerVerb.STOP)
-            core.ends.ordered(record, grace if record.state is ContainerState.RUNNING else 0.0)
+            allowed = grace if record.state is ContainerState.RUNNING else 0.0
+            if reason:
+                core.ends.evicted(record, allowed, reason)
+            else:
+                core.ends.ordered(record, allowed)
         stage, sandbox = core.timeline.of(record.sandbox_id), core.sandboxes.get(record.sandbox_id)
         with stage("StopContainer", record.config.name):
             async with core.hooks.around("stop_container", partial(container_view, record, sandbox), stage):

@@ -36,6 +36,7 @@ async def teardown_container(core: Core, record: ContainerRecord) -> None:
             core.containers.put(replace(current, state=state, reason=reason, message=str(error)))
             core.retries.later(record.id, CLEAN_UP, lambda: teardown_container(core, record))
             raise
+        await core.plugins.removed(current)
         core.ends.removed(current)
         core.containers.remove(current)
         core.tell_exited(current.id)

@@ -2,7 +2,7 @@
 
 look up   the handler; a sandbox of the same name (joined, returned, or refused)
 intend    row CREATING: from here on the teardown finds everything by the id
-act       the handler's pods.prepare, networks.attach, pods.start
+act       the handler's pods.prepare, networks.attach, pods.start; node plugins hear of it
 report    row READY; events CREATED and STARTED
 ✗         teardown_sandbox: row gone, or NOT_READY with its reason if a step of that failed too
 """
@@ -84,6 +84,7 @@ class RunSandbox:
                     record = await self._make(record, handler, stage)
                 core.refuse_if_faulty()
             except BaseException as error:
+                await core.plugins.never_ran(record)
                 async with core.locks.of(record.id):
                     if core.sandboxes.get(record.id) is None:
                         # Abandoned, and taken away before a thread that could not be stopped made the rest.
@@ -102,7 +103,9 @@ class RunSandbox:
                 attachment = await core.ports.networks.attach(core.pod_network(record), stage)
             record = replace(record, network=attachment)
         record = replace(record, infra=await handler.pods.start(record, stage))
-        return core.sandboxes.put(replace(record, state=move_sandbox(record, SandboxVerb.RUN)))
+        async with core.plugins.gate.making():
+            await core.plugins.runs(record)
+            return core.sandboxes.put(replace(record, state=move_sandbox(record, SandboxVerb.RUN)))
 
     async def _clear(self, record: SandboxRecord) -> None:
         """Finish the teardown of an earlier try that failed; a sandbox that was stopped keeps its name."""

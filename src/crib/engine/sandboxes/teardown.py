@@ -38,6 +38,7 @@ async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
         if row.state not in (ContainerState.EXITED, ContainerState.REMOVING)
     ]
     await all_of("end of a container", (_try(failures, kill_container(core, row.id)) for row in running))
+    await core.plugins.pod_stops(record, core.containers_of(record.id))
     attached = len(failures)
     stage = core.timeline.of(record.id)
     if not record.config.host_network:
@@ -82,6 +83,7 @@ async def teardown_sandbox(core: Core, record: SandboxRecord, reason: str) -> li
             core.sandboxes.put(replace(current, state=state, reason=kept))
             core.retries.later(record.id, CLEAN_UP, lambda: discard_sandbox(core, record.id))
     else:
+        await core.plugins.pod_removed(record)
         core.sandboxes.remove(record)
     return failures
 

@@ -1,7 +1,7 @@
 """UpdatePodSandboxResources: other limits for a pod as a whole.
 
 look up   the sandbox (READY)
-act       the handler's pods.update, which limits the pod's cgroup if that is ours
+act       node plugins are asked; the handler's pods.update, which limits the pod's cgroup if that is ours
 report    the row's `overhead` and `resources`
 ✗         nothing is changed; see engine.containers.update for a daemon that dies in between
 """
@@ -9,6 +9,7 @@ report    the row's `overhead` and `resources`
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from crib.engine.core import Core
 from crib.engine.hooks import pod_view
@@ -37,11 +38,14 @@ class UpdateSandbox:
             record = core.sandbox(sandbox)
             move_sandbox(record, SandboxVerb.UPDATE)
             core.refuse_if_faulty()
-            async with core.hooks.around("update_pod", lambda: pod_view(record), core.timeline.of(sandbox)):
-                await core.handler_of(record).pods.update(_changed(record, overhead, resources))
-            now = core.sandboxes.get(sandbox)
-            if now is not None:
-                core.sandboxes.put(_changed(now, overhead, resources))
+            view, stage = partial(pod_view, record), core.timeline.of(sandbox)
+            async with core.hooks.around("update_pod", view, stage), core.plugins.gate.telling():
+                wanted = _changed(record, overhead, resources)
+                await core.plugins.updates_pod(record, wanted)
+                await core.handler_of(record).pods.update(wanted)
+                if (now := core.sandboxes.get(sandbox)) is not None:
+                    now = core.sandboxes.put(_changed(now, overhead, resources))
+                    await core.plugins.updated_pod(now)
 
 
 def _changed(record: SandboxRecord, overhead: Resources | None, resources: Resources | None) -> SandboxRecord:

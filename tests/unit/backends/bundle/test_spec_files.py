@@ -29,7 +29,7 @@ from crib.backends.oci.runtime_notes import (
 )
 from crib.backends.runtime_probe import probe_handler
 from crib.model.container import ContainerConfig, ContainerSecurity, Device
-from crib.model.edits import ContainerEdits
+from crib.model.edits import ContainerEdits, RdtChange
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.ids import HandlerName
 from crib.model.paths import Paths
@@ -187,7 +187,6 @@ def test_nodes_are_completed_from_the_host(dirs: tuple[Path, Path], registry: Cd
         ({"deviceNodes": [{"path": "/dev/null", "type": "b"}]}, "not a device of type b"),
         ({"deviceNodes": [{"path": "/etc/passwd"}]}, "not a device"),
         ({"mounts": [{"hostPath": "/nosuch-dir", "containerPath": "/x"}]}, "/nosuch-dir"),
-        ({"netDevices": [{"hostInterfaceName": "eth9", "name": "x"}]}, "netDevices"),
     ],
 )
 def test_a_device_that_cannot_be_given_whole_is_refused(
@@ -198,14 +197,17 @@ def test_a_device_that_cannot_be_given_whole_is_refused(
         registry.edits(container(f"{KIND}=0"))
 
 
-def test_rdt_is_left_out_and_that_is_said(
-    dirs: tuple[Path, Path], registry: CdiRegistry, caplog: pytest.LogCaptureFixture
+def test_a_device_brings_interfaces_and_classes_of_rdt_too(
+    dirs: tuple[Path, Path], registry: CdiRegistry
 ) -> None:
     mount = {"hostPath": "/tmp", "containerPath": "/x/", "options": ["ro"]}
     hook = {"hookName": "poststop", "path": "/bin/true"}
-    spec(dirs[0] / "a.json", "0", intelRdt={"closID": "a"}, mounts=[mount], hooks=[hook])
+    rdt = {"closID": "a", "l3CacheSchema": "L3:0=f", "schemata": ["MB:0=50"], "enableCMT": True}
+    cards = [{"hostInterfaceName": "eth9", "name": "x"}, {"hostInterfaceName": "eth8"}]
+    spec(dirs[0] / "a.json", "0", intelRdt=rdt, netDevices=cards, mounts=[mount], hooks=[hook])
     (_, edits) = registry.edits(container(f"{KIND}=0"))
-    assert "intelRdt" in caplog.text
+    assert edits.rdt == RdtChange("a", ("L3:0=f", "MB:0=50"), enable_monitoring=True)
+    assert edits.net_devices == (("eth9", "x"), ("eth8", ""))
     assert edits.origin == f"CDI {KIND}=0"
     assert edits.mounts[0].options == ("rbind", "ro")
     assert edits.mounts[0].destination == "/x"

@@ -14,10 +14,11 @@ from crib.host.cgroup_stats import StatsReader
 from crib.host.cgroups import CgroupLayout
 from crib.model.ids import ContainerId
 from crib.model.metric_families import FAMILIES
-from crib.model.metrics import Metered, Of, samples
+from crib.model.metrics import Metered, Of
 from crib.model.paths import Paths
 from crib.model.sandbox import Resources
 from crib.model.stats import CgroupUsage
+from tests.unit.metered import samples
 
 CONTAINER = ContainerId("c" * 64)
 BOX, CGROUP = "/pods/a/c", "/pods/a"

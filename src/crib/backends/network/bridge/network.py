@@ -117,7 +117,7 @@ class BridgeNetwork:
                 bridge_link.ensure_gateways(pods, gateways, bridge.mac)
                 return False
 
-            half_made = await inside(pod, look)
+            half_made = not pod.inside and await inside(pod, look)
             limits = await _ask(pod.id, "limits", _bandwidth_problems, pod)
         if not (half_made or limits):
             return None

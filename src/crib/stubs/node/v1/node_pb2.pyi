@@ -85,6 +85,7 @@ class InfoResponse(_message.Message):
     LOOP_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     LOG_RULES_FIELD_NUMBER: _builtins.int
+    PLUGINS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """of crib"""
     runtime_api_version: _builtins.str
@@ -125,6 +126,10 @@ class InfoResponse(_message.Message):
     def log_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogRule]:
         """those in force, the oldest first"""
 
+    @_builtins.property
+    def plugins(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodePlugin]:
+        """as ListPlugins has them"""
+
     def __init__(
         self,
         *,
@@ -145,10 +150,11 @@ class InfoResponse(_message.Message):
         loop: Global___LoopLag | None = ...,
         waiting: _abc.Iterable[Global___ThreadWait] | None = ...,
         log_rules: _abc.Iterable[Global___LogRule] | None = ...,
+        plugins: _abc.Iterable[Global___NodePlugin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "layer_mounts", b"layer_mounts", "loop", b"loop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_driver", b"cgroup_driver", "cgroup_version", b"cgroup_version", "counts", b"counts", "data_root", b"data_root", "facts", b"facts", "handlers", b"handlers", "layer_mounts", b"layer_mounts", "log_rules", b"log_rules", "loop", b"loop", "network_mode", b"network_mode", "programs", b"programs", "runtime_api_version", b"runtime_api_version", "socket", b"socket", "started_at", b"started_at", "state_root", b"state_root", "version", b"version", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_driver", b"cgroup_driver", "cgroup_version", b"cgroup_version", "counts", b"counts", "data_root", b"data_root", "facts", b"facts", "handlers", b"handlers", "layer_mounts", b"layer_mounts", "log_rules", b"log_rules", "loop", b"loop", "network_mode", b"network_mode", "plugins", b"plugins", "programs", b"programs", "runtime_api_version", b"runtime_api_version", "socket", b"socket", "started_at", b"started_at", "state_root", b"state_root", "version", b"version", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -231,6 +237,9 @@ class Handler(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     PROGRAM_FIELD_NUMBER: _builtins.int
     DEFAULT_HANDLER_FIELD_NUMBER: _builtins.int
+    CAN_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     kind: _builtins.str
     """oci"""
@@ -238,6 +247,14 @@ class Handler(_message.Message):
     """absolute path of the OCI runtime"""
     default_handler: _builtins.bool
     """used when a pod names none"""
+    statistics: _builtins.str
+    """who measures containers: cgroup, or runtime"""
+    problem: _builtins.str
+    """what keeps it from running containers; empty if nothing"""
+    @_builtins.property
+    def can(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what its pods can have, in words: user namespaces, recursive read-only mounts"""
+
     def __init__(
         self,
         *,
@@ -245,10 +262,13 @@ class Handler(_message.Message):
         kind: _builtins.str = ...,
         program: _builtins.str = ...,
         default_handler: _builtins.bool = ...,
+        can: _abc.Iterable[_builtins.str] | None = ...,
+        statistics: _builtins.str = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_handler", b"default_handler", "kind", b"kind", "name", b"name", "program", b"program"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can", b"can", "default_handler", b"default_handler", "kind", b"kind", "name", b"name", "problem", b"problem", "program", b"program", "statistics", b"statistics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2658,6 +2678,7 @@ class StopRequest(_message.Message):
     GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     KILLED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     call: _builtins.str
     """StopContainer, StopPodSandbox, RemovePodSandbox and so on; empty: crib did it by itself"""
     caller: _builtins.str
@@ -2673,6 +2694,8 @@ class StopRequest(_message.Message):
     """the first that was sent"""
     killed: _builtins.bool
     """SIGKILL was sent"""
+    reason: _builtins.str
+    """why, where somebody has said so: a node plugin that wants a container evicted"""
     def __init__(
         self,
         *,
@@ -2684,10 +2707,11 @@ class StopRequest(_message.Message):
         grace_seconds: _builtins.float = ...,
         signal: _builtins.int = ...,
         killed: _builtins.bool = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "at", b"at", "call", b"call", "caller", b"caller", "grace_seconds", b"grace_seconds", "killed", b"killed", "request_id", b"request_id", "signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "at", b"at", "call", b"call", "caller", b"caller", "grace_seconds", b"grace_seconds", "killed", b"killed", "reason", b"reason", "request_id", b"request_id", "signal", b"signal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3209,3 +3233,116 @@ class KeptContainer(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KeptContainer: _TypeAlias = KeptContainer  # noqa: Y015
+
+@_typing.final
+class ListPluginsRequest(_message.Message):
+    """Asks for all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPluginsRequest: _TypeAlias = ListPluginsRequest  # noqa: Y015
+
+@_typing.final
+class ListPluginsResponse(_message.Message):
+    """All."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLUGINS_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    """by the configuration"""
+    @_builtins.property
+    def plugins(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodePlugin]: ...
+    def __init__(
+        self,
+        *,
+        plugins: _abc.Iterable[Global___NodePlugin] | None = ...,
+        enabled: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "plugins", b"plugins"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPluginsResponse: _TypeAlias = ListPluginsResponse  # noqa: Y015
+
+@_typing.final
+class NodePlugin(_message.Message):
+    """A node plugin (NRI) that is connected, or that is installed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    INSTALLED_FIELD_NUMBER: _builtins.int
+    NRI_VERSION_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    STARTS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """INDEX-NAME; empty until it has registered"""
+    state: _builtins.str
+    """connected, registered, configured, synchronizing or ready; gone for a moment after its end. Of an installed one
+    that does not run: waiting (it is started later) or ended (it had nothing to do).
+    """
+    since: _builtins.int
+    """when it came to this state"""
+    pid: _builtins.int
+    """0: it does not run, or is in another pid namespace"""
+    installed: _builtins.bool
+    """the daemon starts it; otherwise it has connected by itself"""
+    nri_version: _builtins.str
+    """as the plugin says"""
+    calls: _builtins.int
+    """that it was asked, in this connection"""
+    failures: _builtins.int
+    """of these, those with an error or without an answer"""
+    duration: _builtins.int
+    """of all calls together"""
+    starts: _builtins.int
+    """how often the daemon has started it"""
+    problem: _builtins.str
+    """why it is not ready"""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """calls that it subscribes to: CreateContainer"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: _builtins.str = ...,
+        since: _builtins.int = ...,
+        pid: _builtins.int = ...,
+        installed: _builtins.bool = ...,
+        nri_version: _builtins.str = ...,
+        events: _abc.Iterable[_builtins.str] | None = ...,
+        calls: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        duration: _builtins.int = ...,
+        starts: _builtins.int = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "duration", b"duration", "events", b"events", "failures", b"failures", "installed", b"installed", "name", b"name", "nri_version", b"nri_version", "pid", b"pid", "problem", b"problem", "since", b"since", "starts", b"starts", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodePlugin: _TypeAlias = NodePlugin  # noqa: Y015

@@ -190,6 +190,11 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.ListKeptPodsRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.ListKeptPodsResponse.FromString,
                 _registered_method=True)
+        self.ListPlugins = channel.unary_unary(
+                '/crib.v1.Node/ListPlugins',
+                request_serializer=crib_dot_v1_dot_node__pb2.ListPluginsRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ListPluginsResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -433,6 +438,13 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPlugins(self, request, context):
+        """List the node plugins (NRI): those that take part, in the order in which they are asked, then the others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -590,6 +602,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.ListKeptPods,
                     request_deserializer=crib_dot_v1_dot_node__pb2.ListKeptPodsRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.ListKeptPodsResponse.SerializeToString,
+            ),
+            'ListPlugins': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPlugins,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ListPluginsRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ListPluginsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1430,6 +1447,33 @@ class Node:
             '/crib.v1.Node/ListKeptPods',
             crib_dot_v1_dot_node__pb2.ListKeptPodsRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.ListKeptPodsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPlugins(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ListPlugins',
+            crib_dot_v1_dot_node__pb2.ListPluginsRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ListPluginsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -137,6 +137,8 @@ class NodeStub:
     """Keep a pod up no longer. What runs of it goes on. NOT_FOUND when the pod is not kept up."""
     ListKeptPods: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListKeptPodsRequest, _node_pb2.ListKeptPodsResponse]
     """List the pods that are kept up, and how each is."""
+    ListPlugins: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListPluginsRequest, _node_pb2.ListPluginsResponse]
+    """List the node plugins (NRI): those that take part, in the order in which they are asked, then the others."""
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -241,6 +243,8 @@ class NodeAsyncStub(NodeStub):
     """Keep a pod up no longer. What runs of it goes on. NOT_FOUND when the pod is not kept up."""
     ListKeptPods: _aio.UnaryUnaryMultiCallable[_node_pb2.ListKeptPodsRequest, _node_pb2.ListKeptPodsResponse]  # type: ignore[assignment]
     """List the pods that are kept up, and how each is."""
+    ListPlugins: _aio.UnaryUnaryMultiCallable[_node_pb2.ListPluginsRequest, _node_pb2.ListPluginsResponse]  # type: ignore[assignment]
+    """List the node plugins (NRI): those that take part, in the order in which they are asked, then the others."""
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     """The node as crib sees it."""
@@ -528,5 +532,13 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.ListKeptPodsResponse, _abc.Awaitable[_node_pb2.ListKeptPodsResponse]]:
         """List the pods that are kept up, and how each is."""
+
+    @_abc_1.abstractmethod
+    def ListPlugins(
+        self,
+        request: _node_pb2.ListPluginsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ListPluginsResponse, _abc.Awaitable[_node_pb2.ListPluginsResponse]]:
+        """List the node plugins (NRI): those that take part, in the order in which they are asked, then the others."""
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,244 @@
+"""Shims and daemons that are killed: every exit is told, once and truly, and nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crib.backends.known_processes import is_alive
+from crib.backends.shim import containers as containers_module
+from crib.backends.shim import infra as infra_module
+from crib.backends.shim import shims as shims_module
+from crib.backends.shim.handler import ShimHandler
+from crib.backends.shim.processes import find_shims, shims_of
+from crib.backends.shim.shim_notes import ShimNote, read_note
+from crib.model.container import ContainerRecord, ContainerState
+from crib.model.ids import ContainerId
+from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
+from tests.contract.handler_lab import HandlerLab
+from tests.fakes.world import bounded
+from tests.system.labs.oci_streams import comes_true
+from tests.system.labs.shim_setup import ShimLab, shim_lab
+
+pytestmark = [pytest.mark.root, pytest.mark.system]
+
+
+@pytest.fixture
+async def real() -> AsyncIterator[ShimLab]:
+    async with shim_lab() as made:
+        yield made
+
+
+@pytest.fixture
+async def lab(real: ShimLab) -> AsyncIterator[HandlerLab]:
+    made = HandlerLab(real.handler, real.logs)
+    yield made
+    await made.close()
+
+
+async def next_daemon(real: ShimLab, lab: HandlerLab) -> HandlerLab:
+    """As after a kill -9: the handler of before does nothing more, the next knows nothing."""
+    await lab.close()
+    return HandlerLab(await real.again(), real.logs)
+
+
+def note_of(real: ShimLab, pod: SandboxRecord) -> ShimNote:
+    found = read_note(real.paths.container(ContainerId(pod.id)))
+    assert found is not None
+    return found
+
+
+def shim_of(real: ShimLab, pod: SandboxRecord) -> ProcessIdentity:
+    process = note_of(real, pod).process
+    assert process is not None
+    return process
+
+
+def kill_shim(real: ShimLab, pod: SandboxRecord) -> None:
+    os.kill(shim_of(real, pod).pid, signal.SIGKILL)
+
+
+def let_go(record: ContainerRecord) -> None:
+    assert record.process is not None
+    Path(f"/proc/{record.process.pid}/root/go").touch()
+
+
+UNTIL_TOLD = ("/bin/sh", "-c", "until [ -e /go ]; do sleep 0.02; done; exit 3")
+
+
+async def test_a_pods_containers_share_its_shim_which_ends_with_the_pod(
+    real: ShimLab, lab: HandlerLab
+) -> None:
+    pod = await lab.pod()
+    one, two = await lab.running(pod), await lab.running(pod)
+    shim = shim_of(real, pod)
+    assert one.monitor == two.monitor == shim
+    assert list(shims_of(real.handler.tools.environment.program)) == [(pod.id, shim)]
+    await lab.gone(one)
+    await lab.gone(two)
+    assert is_alive(shim), "the pod may get another container"
+    socket = note_of(real, pod).address.path
+    async with bounded():
+        await lab.handler.pods.remove(pod)
+    assert not is_alive(shim)
+    assert not os.path.exists(socket)
+
+
+async def test_nobody_but_root_may_connect_to_a_shim(real: ShimLab, lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    socket = note_of(real, pod).address.path
+    assert os.stat(socket).st_mode & 0o077 == 0
+    await lab.gone(record)
+    await lab.handler.pods.remove(pod)
+
+
+async def test_with_a_killed_shim_its_containers_end_and_the_pod_can_go_on(
+    real: ShimLab, lab: HandlerLab
+) -> None:
+    pod = await lab.pod()
+    records = [await lab.running(pod), await lab.running(pod)]
+    socket = note_of(real, pod).address.path
+    kill_shim(real, pod)
+    for record in records:
+        told = await lab.exit_of(record)
+        assert (told.code, told.lost) == (137, True)
+        assert "shim died" in told.why
+        assert not is_alive(record.process)
+    assert not os.path.exists(socket)
+    again = await lab.running(pod)
+    await lab.gone(again)
+    async with bounded():
+        for record in records:
+            await lab.handler.containers.delete(record)
+        await lab.handler.pods.remove(pod)
+
+
+async def test_a_pod_that_shares_its_pids_is_lost_with_its_shim(real: ShimLab, lab: HandlerLab) -> None:
+    pod = await lab.pod(pid=NamespaceMode.POD)
+    stream = lab.handler.pods.losses(lambda: [pod])
+    first = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    kill_shim(real, pod)
+    async with bounded():
+        assert await first == pod.id
+        assert not await lab.handler.pods.alive(pod)
+        await stream.aclose()  # type: ignore[attr-defined]  # it is a generator
+        await lab.handler.pods.remove(pod)
+
+
+async def test_what_ends_while_there_is_no_daemon_has_its_code(real: ShimLab, lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod, *UNTIL_TOLD)
+    await lab.close()
+    await real.handler.close()
+    let_go(record)
+    async with bounded():
+        await comes_true(lambda: not is_alive(record.process))
+        real.handler = await ShimHandler.open(real.opening)
+        seen = await real.handler.containers.observe(record)
+        assert seen.exit is not None
+        assert (seen.exit.code, seen.exit.lost) == (3, False)
+        await real.handler.containers.delete(record)
+        await real.handler.pods.remove(pod)
+
+
+async def test_the_next_daemon_waits_for_what_still_runs(real: ShimLab, lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod, *UNTIL_TOLD)
+    again = await next_daemon(real, lab)
+    async with bounded():
+        seen = await again.handler.containers.observe(record)
+        assert (seen.status, seen.exit, seen.monitor_alive) == ("running", None, True)
+        let_go(record)
+        assert (await again.exit_of(record)).code == 3
+        await again.handler.containers.delete(record)
+        await again.handler.pods.remove(pod)
+    await again.close()
+
+
+async def test_a_shim_that_is_killed_while_there_is_no_daemon_is_noticed(
+    real: ShimLab, lab: HandlerLab
+) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    await lab.close()
+    await real.handler.close()
+    kill_shim(real, pod)
+    real.handler = await ShimHandler.open(real.opening)
+    async with bounded():
+        seen = await real.handler.containers.observe(record)
+        assert seen.exit is not None
+        assert (seen.exit.code, seen.exit.lost) == (137, True)
+        assert not is_alive(record.process)
+        await real.handler.containers.delete(record)
+        await real.handler.pods.remove(pod)
+
+
+async def test_a_shim_that_does_not_answer_holds_up_no_removal(
+    real: ShimLab, lab: HandlerLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers_module, "UNDO_TIME", 0.2)
+    monkeypatch.setattr(shims_module, "SHUTDOWN_TIME", 0.2)
+    monkeypatch.setattr(infra_module, "END_TIME", 0.2)
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    shim = shim_of(real, pod)
+    os.kill(shim.pid, signal.SIGSTOP)
+    async with bounded():
+        await lab.handler.containers.delete(replace(record, state=ContainerState.REMOVING))
+        await lab.handler.pods.remove(pod)
+    assert not is_alive(shim)
+    assert not is_alive(record.process)
+
+
+async def test_a_shim_whose_start_nobody_heard_of_is_ended_with_its_pod(
+    real: ShimLab, lab: HandlerLab
+) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    await lab.gone(record)
+    os.unlink(f"{real.paths.container(ContainerId(pod.id))}/shim.json")
+    again = await next_daemon(real, lab)
+    async with bounded():
+        await again.handler.pods.remove(pod)
+    assert find_shims(real.handler.tools.environment.program, pod.id) == []
+    await again.close()
+
+
+async def test_a_sweep_ends_shims_of_pods_that_nobody_knows(real: ShimLab, lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    shim = shim_of(real, pod)
+    async with bounded():
+        told = await lab.handler.sweep(lambda: ())
+    assert any(record.id in line for line in told)
+    assert any(pod.id in line for line in told)
+    assert not is_alive(shim)
+    assert not is_alive(record.process)
+
+
+async def test_a_handler_that_could_not_be_opened_removes_what_it_made(
+    real: ShimLab, lab: HandlerLab
+) -> None:
+    pod = await lab.pod(pid=NamespaceMode.POD)
+    record = await lab.running(pod)
+    await lab.close()
+    await real.handler.close()
+    closed = ShimHandler.closed(real.opening, "its program is gone")
+    try:
+        async with bounded():
+            assert not (await closed.readiness()).ready
+            await closed.containers.delete(record)
+            await closed.pods.remove(pod)
+        assert not is_alive(record.process)
+        assert not is_alive(pod.infra)
+    finally:
+        await closed.close()
+        real.handler = await ShimHandler.open(real.opening)
