@@ -17,7 +17,6 @@ from crib.client import streams
 from crib.client.streams import StreamOptions
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.wire.crilog import LineJoiner
-from tests.hung_mount import mount_that_hangs_later
 from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
 from tests.system.labs.leftovers import processes_of
 from tests.system.labs.stream_lab import box_in, seen
@@ -129,27 +128,6 @@ async def test_a_log_that_is_rotated_again_and_again_has_every_line_once(cri: Cr
     await cri.exited(box)
     assert lines(*asides, log) == EXPECTED
     assert len(asides) > 1
-
-
-async def test_a_log_that_takes_no_write_holds_up_its_own_container_only(
-    cri: Cri, cribd: Cribd, tmp_path: Path
-) -> None:
-    hung = tmp_path / "hung"
-    hung.mkdir()
-    script = "until [ -e /gate/go ]; do sleep 0.02; done; echo more; exec sleep 1000"
-    with mount_that_hangs_later(hung) as hang:
-        gate = tmp_path / "gate"
-        gate.mkdir()
-        mounts = [pb.Mount(container_path="/gate", host_path=str(gate))]
-        pod = await cri.run_pod("stuck", log_directory=str(hung))
-        other = await cri.run_pod("other")
-        hang.set()
-        free = await cri.run_container(other, "sh", "-c", script, mounts=mounts)
-        (gate / "go").touch()
-        log = cribd.logs / "other" / "box.log"
-        await until(lambda: log.exists() and lines(log) == ["more"])
-        assert (await cri.status(free)).state == pb.CONTAINER_RUNNING
-        await cri.remove_pod(pod)
 
 
 async def test_a_flood_does_not_keep_the_daemon_from_answering(cri: Cri) -> None:
