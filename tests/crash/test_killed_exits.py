@@ -14,7 +14,7 @@ import pytest
 from crib.client.errors import ClientError
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.labs.daemon import Cri, Cribd, running_cribd
+from tests.system.labs.daemon import Cri, Cribd, default_shim, running_cribd
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -22,9 +22,9 @@ SCRIPT = "until [ -e /told/go ]; do sleep 0.01; done; exit {code}"
 BOUND = 60.0
 
 
-@pytest.fixture
-def cribd() -> Iterator[Cribd]:
-    with running_cribd() as daemon:
+@pytest.fixture(params=["oci", "shim"])
+def cribd(request: pytest.FixtureRequest) -> Iterator[Cribd]:
+    with running_cribd(extra=default_shim() if request.param == "shim" else "") as daemon:
         yield daemon
 
 

@@ -11,6 +11,7 @@ from crib.config import nri_rules
 from crib.config.carrying import ANY, KeyCarrier, Put, Rule, Rules, level, no, parsed, seconds, through, to
 from crib.config.faults import ConfigError, Fault
 from crib.config.places import Path
+from crib.model.shim_settings import runtime_problem
 
 _PLUGINS = {
     "io.containerd.grpc.v1.cri",
@@ -31,7 +32,10 @@ def carry(carrier: KeyCarrier, name: str, text: str) -> None:
     carrier.take(name, text, _renamed)
     handlers: dict[str, dict[str, Any]] = carrier.table.get("handlers", {})
     for handler, keys in handlers.items():
-        if handler != "runc":
+        if keys.get("kind") == "shim":
+            if "path" in keys:  # to another shim it is an option as all others
+                keys.setdefault("options", {})["BinaryName"] = keys.pop("path")
+        elif handler != "runc":
             keys.setdefault("path", "runc")  # their shim runs runc unless BinaryName says otherwise
 
 
@@ -43,9 +47,14 @@ def _renamed(path: Path) -> Path:
 
 
 def _runtime_type(value: str, names: tuple[str, ...], put: Put) -> str:
-    if value != _RUNC:
-        return f"shim {value}: crib runs OCI runtimes; give handlers.{names[0]} its own runtime, or none"
-    put(("handlers", names[0], "kind"), "oci")
+    """Their shim for runc runs what the handler can run by itself. All others are shims here too."""
+    if value == _RUNC:
+        put(("handlers", names[0], "kind"), "oci")
+        return ""
+    if problem := runtime_problem(value):
+        return problem
+    put(("handlers", names[0], "kind"), "shim")
+    put(("handlers", names[0], "runtime"), value)
     return ""
 
 
@@ -155,6 +164,8 @@ RULES: Rules = {
     (*_RUNTIME, "runtime_type"): _runtime_type,
     (*_RUNTIME, "options", "BinaryName"): to("handlers", ANY, "path"),
     (*_RUNTIME, "options", "SystemdCgroup"): _systemd,
+    (*_RUNTIME, "options", "ConfigPath"): to("handlers", ANY, "options", "ConfigPath"),
+    (*_RUNTIME, "options", "TypeUrl"): to("handlers", ANY, "options", "TypeUrl"),
     (*_RUNTIME, "pod_annotations"): _annotations,
     (*_RUNTIME, "container_annotations"): _annotations,
     (*_RUNTIME, "privileged_without_host_devices"): to("handlers", ANY, "privileged_without_host_devices"),

@@ -10,18 +10,25 @@ from crib.config.checks import MIN_LOG_SIZE
 
 REGISTRIES = "/etc/containers/registries.conf"
 """CRI-O always reads it."""
+_KINDS = {"": "oci", "oci": "oci", "vm": "shim"}
 _NO_PAUSE = no("crib needs no pause image and no infra container of it")
 
 
 def carry(carrier: KeyCarrier, name: str, text: str) -> None:
     """Take one file over."""
     carrier.take(name, text)
+    handlers: dict[str, dict[str, Any]] = carrier.table.get("handlers", {})
+    for keys in handlers.values():
+        if keys.get("kind") == "shim" and "path" in keys:
+            keys["runtime"] = keys.pop("path")
 
 
 def _runtime_type(value: str, names: tuple[str, ...], put: Put) -> str:
-    if value not in ("", "oci"):
-        return f"kind {value}: crib runs OCI runtimes; take handlers.{names[0]} out, or give it one"
-    put(("handlers", names[0], "kind"), "oci")
+    """`vm` is a shim of containerd's kind, by its path."""
+    kind = _KINDS.get(value)
+    if kind is None:
+        return f"kind {value}: crib has none of it; take handlers.{names[0]} out, or give it one that it has"
+    put(("handlers", names[0], "kind"), kind)
     return ""
 
 
@@ -75,6 +82,7 @@ RULES: Rules = {
     (*_RUNTIME, "allowed_annotations"): to("handlers", ANY, "annotations"),
     (*_RUNTIME, "privileged_without_host_devices"): to("handlers", ANY, "privileged_without_host_devices"),
     (*_RUNTIME, "monitor_path"): to("conmon"),
+    (*_RUNTIME, "runtime_config_path"): to("handlers", ANY, "options", "ConfigPath"),
     (*_RUNTIME, "runtime_root"): no("crib keeps runtimes' state below its own directory"),
     ("crio", "runtime", "conmon"): to("conmon"),
     ("crio", "runtime", "conmon_cgroup"): no("monitors are in the cgroup of crib's unit"),

@@ -37,6 +37,7 @@ _HINTS = {
     "conmon": "install the package conmon",
     "crun": "install the package crun, or name another OCI runtime in the configuration",
     "runc": "install the package runc, or name another OCI runtime in the configuration",
+    "runsc": "install gVisor: the package runsc",
     "catatonit": "install the package catatonit",
     "criu": "install the package criu",
     "unshare": "install the package util-linux",

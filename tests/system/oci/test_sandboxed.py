@@ -15,6 +15,7 @@ import pytest
 
 from crib.backends.known_processes import is_alive
 from crib.backends.network.interfaces import bring_loopback_up
+from crib.backends.oci import exec as exec_module
 from crib.engine.containers.execute import run_command
 from crib.host.pidfds import signal_process
 from crib.model.container import (
@@ -246,3 +247,31 @@ async def test_a_pod_that_runs_out_of_memory_says_so_for_its_containers(lab: Oci
             assert (found.code, found.oom_killed) == (137, True)
             assert found.oom is not None
             assert found.oom.level is OomLevel.POD
+
+
+async def test_contained_commands_of_an_earlier_daemon_are_ended_on_the_pods_kernel_too(
+    lab: OciLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
+        with monkeypatch.context() as patch:
+            patch.setattr(exec_module, "new_name", lambda: "exec-abc-0")
+            process = ExecProcess(("sleep", "4444"), stdout=True, contained=True)
+            session = await lab.handler.streams.exec(record, process)
+        assert "4444" in await output(lab, record, "ps")
+        await lab.handler.sweep(lambda: {sandbox.id, record.id})
+        assert await session.wait() == 137
+        await session.close()
+        assert "4444" not in await output(lab, record, "ps")
+
+
+async def test_what_a_container_leaves_behind_in_shared_pids_ends_with_it(lab: OciLab) -> None:
+    together = ContainerSecurity(namespaces=NamespaceOptions(pid=NamespaceMode.POD))
+    async with (
+        pod(lab, pid=NamespaceMode.POD) as sandbox,
+        told(lab) as exits,
+        running(lab, sandbox, config(*FOREVER, security=together)) as watching,
+    ):
+        script = config("sh", "-c", "sleep 5555 & exit 4", security=together)
+        async with running(lab, sandbox, script) as record:
+            assert (await exit_of(exits, record)).code == 4
+            assert "5555" not in await output(lab, watching, "ps")

@@ -42,6 +42,17 @@ async def plugin(cribd: Cribd) -> AsyncIterator[LabPlugin]:
     await made.close()
 
 
+class CribdWithPlugin(Cribd):
+    """One plugin is installed before its first start."""
+
+    def __init__(self, *, network: str = "", extra: str = "", systemd: bool = False) -> None:
+        super().__init__(network=network, extra=extra, systemd=systemd)
+        self.plugins.mkdir()
+        program = self.plugins / "20-installed"
+        program.write_text(INSTALLED.format(python=sys.executable))
+        program.chmod(0o755)
+
+
 async def listed(cri: Cri, state: str = "ready") -> list[node_pb2.NodePlugin]:
     """The plugins in this state."""
     return [one for one in (await plugins(cri.connection)).plugins if one.state == state]
@@ -139,13 +150,7 @@ async def test_a_refused_pod_leaves_nothing_and_may_be_tried_again(
 async def test_after_kills_of_plugin_and_daemon_all_is_there_again_and_after_a_stop_nothing(
     plugin: LabPlugin,
 ) -> None:
-    with running_cribd(built=()) as cribd:
-        cribd.stop()
-        cribd.plugins.mkdir()
-        program = cribd.plugins / "20-installed"
-        program.write_text(INSTALLED.format(python=sys.executable))
-        program.chmod(0o755)
-        cribd.start()
+    with running_cribd(built=(), kind=CribdWithPlugin) as cribd:
         async with cribd.connect() as cri:
             (first,) = await listed(cri)
             assert (first.name, first.installed, first.starts) == ("20-installed", True, 1)
@@ -174,5 +179,3 @@ async def test_after_kills_of_plugin_and_daemon_all_is_there_again_and_after_a_s
         assert not alive(third.pid)
         await again.close()
         assert not cribd.plugin_socket.exists()
-        program.unlink()
-        cribd.plugins.rmdir()

@@ -106,6 +106,27 @@ ENDED = "  ended 10s ago (2027-01-15 07:59:50 UTC), after 52.0 s"
                 "  its pod: it is lost",
             ],
         ),
+        (
+            end(
+                cause="stopped",
+                exit_code=143,
+                signal=15,
+                stop=StopRequest(
+                    call="eviction",
+                    caller="cribd",
+                    reason="NRI plugin 10-hot: too hot",
+                    at=NOW,
+                    signal=15,
+                    grace_seconds=30,
+                ),
+            ),
+            [
+                f"{ENDED}: crib was asked to end it",
+                "  exit code 143, as after SIGTERM",
+                "  eviction (NRI plugin 10-hot: too hot) 0s ago (2027-01-15 08:00:00 UTC): "
+                "SIGTERM first, a grace of 30 s",
+            ],
+        ),
         (end(exit_code=4), [f"{ENDED}: why is not known", "  exit code 4"]),
         (
             end(cause="stopped", stop=StopRequest(at=NOW), removed_at=NOW, removal=StopRequest(at=NOW)),

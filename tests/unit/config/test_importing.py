@@ -53,13 +53,27 @@ def test_a_value_that_crib_does_not_take_is_told_and_left(tmp_path: Path) -> Non
     assert not any(line.to for line in imported.lines)
 
 
+def test_a_shim_is_taken_over_with_its_options(tmp_path: Path) -> None:
+    text = """
+        version = 2
+        [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata]
+        runtime_type = "io.containerd.kata.v2"
+        [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata.options]
+        ConfigPath = "/etc/kata.toml"
+        BinaryName = "/opt/kata"
+        """
+    handler = parse(import_from(written(tmp_path, text)).text).handlers["kata"]
+    assert (handler.kind, handler.shim.runtime, handler.path) == ("shim", "io.containerd.kata.v2", "")
+    assert handler.shim.options == {"ConfigPath": "/etc/kata.toml", "BinaryName": "/opt/kata"}
+
+
 def test_a_default_runtime_that_cannot_be_had_gives_way(tmp_path: Path) -> None:
     text = """
         version = 2
         [plugins."io.containerd.grpc.v1.cri".containerd]
-        default_runtime_name = "kata"
-        [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata]
-        runtime_type = "io.containerd.kata.v2"
+        default_runtime_name = "old"
+        [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.old]
+        runtime_type = "kata"
         [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun]
         runtime_type = "io.containerd.runc.v2"
         """

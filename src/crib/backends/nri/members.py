@@ -124,6 +124,7 @@ class Members:
         def changed() -> None:
             self._sort()
             if plugin.is_ready:
+                self._warn_of_namesakes(plugin)
                 ready()
 
         plugin.changed = changed
@@ -140,6 +141,12 @@ class Members:
         finally:
             plugin.end("the daemon ends")
             self._connected.remove(plugin)
+
+    def _warn_of_namesakes(self, plugin: Plugin) -> None:
+        """Both take part: a new one may come before the old one has gone. They may contradict each other."""
+        pids = [str(one.peer.pid) for one in self.ready if one.name == plugin.name]
+        if len(pids) > 1:
+            _log.warning("several NRI plugins are called %s: pids %s", plugin, ", ".join(pids))
 
     def _sort(self) -> None:
         ready = [one for one in self._connected if one.is_ready and one.name is not None]

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -23,6 +23,7 @@ from crib.backends.nri.plugin import Plugin
 from crib.backends.nri.requests import ANSWERS, MOMENTS, container_request, pod_request, update_request
 from crib.backends.nri.translate_answers import create_answer, stop_answer, update_answer
 from crib.backends.nri.translate_validation import validation_request
+from crib.model.edits import ContainerEdits
 from crib.model.nri_settings import NriSettings
 from crib.model.plugin_status import PluginFigures, PluginStatus
 from crib.model.plugins import (
@@ -209,5 +210,8 @@ def _refusing(about: _About) -> Iterator[None]:
 
 
 def _counted(plugin: Plugin, answer: NodePluginAnswer) -> NodePluginAnswer:
+    """Without edits that change nothing, which would be kept with the container."""
     plugin.count(answer.orders)
+    if answer.edits is not None and answer.edits == ContainerEdits(answer.edits.origin):
+        return replace(answer, edits=None)
     return answer

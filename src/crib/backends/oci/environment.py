@@ -36,7 +36,7 @@ _NETWORK = re.compile(r"--?network=(\w+)")
 _WITH_FIFO = {"crun", "runc"}
 _GVISOR = "runsc"
 _GVISOR_ARGS = ("--oci-seccomp",)
-"""Has gVisor apply the seccomp profiles of pods, which it leaves out otherwise. A handler's come later."""
+"""gVisor applies the seccomp profiles of pods only if it is told to. A handler's own arguments come later."""
 _NOT_INSIDE = {"CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"}
 """Rights over the host's kernel, which one of the pod's own has no use for. gVisor refuses what it lacks."""
 _STAND_IN = os.path.join(os.path.dirname(__file__), "stand_in.sh")

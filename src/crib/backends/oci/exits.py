@@ -24,6 +24,7 @@ from crib.backends.pods.endings import Endings
 from crib.backends.pods.signals import Signals
 from crib.backends.streams.refusals import with_refusal
 from crib.host.inotify import WRITTEN, DirectoryWatcher
+from crib.host.processes import RunOptions, run
 from crib.host.threads import OURS, Job
 from crib.model.container import Exit
 from crib.model.ids import ContainerId, is_id
@@ -188,6 +189,10 @@ class Exits:
     async def _end_rest(self, container: ContainerId, note: BundleNote) -> None:
         try:
             await OURS.run(self._job(container), self._signals.kill_all, note.cgroup)
+            runtime = self._env.runtime_of(note.handler)
+            if runtime.stand_in:
+                argv = runtime.kill(container, signal.SIGKILL, everyone=True)
+                await run(argv, timeout=self._env.settings.verb_timeout, options=RunOptions(owner=container))
         except OSError as error:
             _log.warning("ending what container %s left behind: %s", container, error)
 

@@ -65,8 +65,7 @@ class ShimHandler:
         self._making = ContainerMaking(tools, self._exits)
         self._infra = ShimInfra(tools, self._exits)
         self._pods = Pods(environment, self._infra)
-        runtime = environment.program.path
-        self._programs = Programs(runtime)
+        self._programs = Programs(environment.program.path, environment.facts.program)
         self.pods = ShimPods(tools, self._pods, self._infra)
         self.containers = ShimContainers(tools, self._exits, self._making)
         self._earlier = EarlierCommands(environment, tools.bundles, tools.services)

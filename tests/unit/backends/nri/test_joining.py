@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from dataclasses import replace
 from typing import Any
@@ -335,6 +336,22 @@ async def test_a_flood_of_requests_is_answered_or_cut_off_and_hurts_nobody(
             group.create_task(flood.update(request))
         await plugins.pod(PodMoment.STOP, shown_pod(), no_stage)
     assert other.calls == ["StopPodSandbox"]
+
+
+async def test_two_of_one_name_both_take_part_and_the_log_says_so(
+    plugins: NriPlugins,
+    settings: NriSettings,
+    connected: list[LabPlugin],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for number in range(1, 3):
+        plugin = LabPlugin()
+        connected.append(plugin)
+        await plugin.join(settings.socket)
+        await ready(plugins, number)
+    assert f"several NRI plugins are called 10-lab: pids {os.getpid()}, {os.getpid()}" in caplog.text
+    await plugins.pod(PodMoment.RUN, shown_pod(), no_stage)
+    assert [one.calls for one in connected] == [["RunPodSandbox"]] * 2
 
 
 async def test_there_are_not_more_connections_than_allowed(

@@ -230,6 +230,13 @@ async def test_edits_come_in_the_order_of_the_plugins_and_name_them(plugins: Nri
     assert answer.orders == PluginOrders()
 
 
+async def test_an_adjustment_that_changes_nothing_is_none(plugins: NriPlugins, join: Join) -> None:
+    plugin = LabPlugin()
+    plugin.answers["CreateContainer"] = pb.CreateContainerResponse(adjust=pb.ContainerAdjustment())
+    await join(plugin)
+    assert (await plugins.create(*shown_container(), no_stage)).edits == ()
+
+
 async def test_two_plugins_that_set_the_same_are_both_named(plugins: NriPlugins, join: Join) -> None:
     for base, index in (("a", "10"), ("b", "20")):
         plugin = LabPlugin(base, index)
