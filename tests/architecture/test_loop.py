@@ -108,6 +108,8 @@ ON_THE_LOOP = {
     "crib.backends.pods.signals.Signals.is_frozen": _CGROUP,
     "crib.backends.pods.signals.Signals.deliver": _CGROUP,
     "crib.backends.shim.chunks.Chunk.fill": _PIPE,
+    "crib.backends.shim.chunks.Chunk.remove": _STATE,
+    "crib.backends.shim.chunks.Chunks.take": _STATE,
     "crib.backends.shim.chunks._mapped": _STATE,
     "crib.backends.shim.contained.ContainedCommand.bring_home": _CGROUP,
     "crib.backends.shim.contained.ContainedCommand.contain": _CGROUP,

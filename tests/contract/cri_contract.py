@@ -25,6 +25,7 @@ MISSING = "localhost:1/missing/image:1"
 SCRIPTS = {
     "sh -c 'echo hello; echo trouble >&2; exit 3'": FakeProgram(b"hello\n", b"trouble\n", 3),
     "sh -c 'echo one; echo two; exit 4'": FakeProgram(b"one\ntwo\n", code=4),
+    "sh -c 'cat; echo done >&2; exit 5'": FakeProgram(err=b"done\n", code=5, cats=True),
     "sleep 1000": FakeProgram(code=None),
 }
 """What the programs of the suite do, for a runtime that runs none."""
@@ -37,7 +38,6 @@ class RuntimeUnderTest:
     client: SyncClient
     image: str
     has_events: bool = True
-    has_streams: bool = True
     logs: str = ""
 
 
@@ -95,8 +95,6 @@ class CriContract:
         assert runtime.client.exec("contract/web", ["true"], container="main").check().text == ""
 
     def test_a_command_reads_what_it_is_given(self, runtime: RuntimeUnderTest, box: PodContainer) -> None:
-        if not runtime.has_streams:
-            pytest.skip("this runtime has no streams")
         sent = bytes(range(256)) * 1000
         result = runtime.client.exec(box, ["sh", "-c", "cat; echo done >&2; exit 5"], input=sent, timeout=60)
         assert (result.code, result.out, result.err) == (5, sent, b"done\n")

@@ -19,6 +19,6 @@ class TestFakeRuntime(CriContract):
         with FakeServer() as server, SyncClient(server.endpoint) as client:
             server.world.programs.update(SCRIPTS)
             server.world.add_image(IMAGE)
-            yield RuntimeUnderTest(client, IMAGE, has_streams=False)
+            yield RuntimeUnderTest(client, IMAGE)
             assert not server.world.pods
             assert not server.world.containers

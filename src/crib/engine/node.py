@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 
 from crib.engine.abandon import Abandon
 from crib.engine.checks.check import CheckNode
@@ -39,7 +40,7 @@ from crib.engine.why import Why
 from crib.engine.wipe import Wipe, WipeVerbs
 from crib.model.container import ContainerRecord
 from crib.model.errors import NotFound
-from crib.model.events import EventKind, Stage
+from crib.model.events import EventKind, NodeEvent, Stage
 from crib.model.facts import HostFacts
 from crib.model.ids import SandboxId
 from crib.model.image import ImageRecord
@@ -258,6 +259,10 @@ class Node:
         status = await node_status(self._core, len(self._catalogue))
         self.history.network_is(status.network)
         return status
+
+    def kept_restarted(self, event: NodeEvent) -> None:
+        """Who keeps a pod up starts a container of it again, or waits before that."""
+        self.history.tell(replace(event, pod=self._core.describe(event.pod_id).pod))
 
     def gauges(self) -> Gauges:
         """How much of everything there is now."""

@@ -45,6 +45,8 @@ EVENT_ACTIONS: Mapping[EventKind, Mapping[str, str]] = {
     EventKind.CONTAINER: {
         "created": "it was made; the message is its image",
         "started": "its program runs",
+        "backing off": "of a kept pod: it waits to be started again; the message says why and how long",
+        "restarted": "of a kept pod: it was started again; the message says why and by whom",
         "stopped": "its program has ended, or could not be started; with the exit code and the reason",
         "evicted": "a node plugin wants it stopped; the message says which one and why",
         "abandoned": "`crib abandon` gave it up; it is being removed",

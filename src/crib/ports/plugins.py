@@ -66,8 +66,8 @@ class PluginHost(Protocol):
 class NodePlugins(Protocol):
     """All plugins that are connected, as one.
 
-    They are called one after the other in the order of their indices, and calls for different pods and
-    containers do not overlap. `stage` times each call by the name of the plugin and the moment.
+    For one verb they are called one after the other, in the order of their indices. One plugin is never
+    called twice at a time. `stage` times each call by the name of the plugin and the moment.
     """
 
     @property

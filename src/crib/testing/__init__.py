@@ -10,7 +10,8 @@
         cri.fail("StopContainer", "UNKNOWN", "the disk is full", times=1)
 
 It answers through real gRPC on a unix socket. `world` is what the runtime has, `services` the two services of
-the CRI over it, `rules` failures and delays, and `server` runs them. `plugin` has fixtures for pytest, which
+the CRI over it, `streams` what commands, attached clients and forwarded ports get, `rules` failures and
+delays, and `server` runs them. `plugin` has fixtures for pytest, which
 finds them where crib is installed. crib's contract suite runs on the fake and on real runtimes.
 """
 

@@ -12,6 +12,7 @@ from crib.client.blocking import run
 from crib.stubs.runtime.v1 import api_pb2_grpc
 from crib.testing.rules import AskedCall, CallRule, CallRules
 from crib.testing.services import FakeImageService, FakeRuntimeService
+from crib.testing.streams import FakeStreams
 from crib.testing.world import FakeWorld
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class FakeServer:
         self._directory = "" if path else tempfile.mkdtemp(prefix="cri-")
         self._path = path or f"{self._directory}/cri.sock"
         self._server: grpc.aio.Server | None = None
+        self._streams = FakeStreams(self.world)
 
     @property
     def endpoint(self) -> str:
@@ -56,13 +58,18 @@ class FakeServer:
     def stop(self) -> None:
         """End all calls and the socket. What the world holds stays."""
         if self._server is not None:
-            run(self._server.stop(None))
+            run(self._stopped(self._server))
             self._server = None
+
+    async def _stopped(self, server: grpc.aio.Server) -> None:
+        await server.stop(None)
+        await self._streams.stop()
 
     async def _started(self) -> grpc.aio.Server:
         server = grpc.aio.server(interceptors=[self._rules])
         # the stubs have every call abstract for type checkers, and answer UNIMPLEMENTED where there is none
-        runtime = FakeRuntimeService(self.world)  # type: ignore[abstract]
+        await self._streams.start()
+        runtime = FakeRuntimeService(self.world, self._streams)  # type: ignore[abstract]
         images = FakeImageService(self.world)  # type: ignore[abstract]
         api_pb2_grpc.add_RuntimeServiceServicer_to_server(runtime, server)
         api_pb2_grpc.add_ImageServiceServicer_to_server(images, server)
@@ -111,5 +118,8 @@ class FakeServer:
         self.world.exited(container_id, code)
 
     def write(self, container_id: str, data: bytes, *, stream: str = "stdout") -> None:
-        """A container's program writes lines."""
-        self.world.write_log(container_id, stream, data)
+        """A container's program writes lines: to its log, and to those who are attached to it."""
+        run(self._write(container_id, stream, data))
+
+    async def _write(self, container_id: str, stream: str, data: bytes) -> None:
+        self.world.said(container_id, stream, data)

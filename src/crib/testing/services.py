@@ -14,6 +14,7 @@ import grpc.aio
 
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from crib.stubs.runtime.v1 import api_pb2_grpc
+from crib.testing.streams import FakeStreams
 from crib.testing.world import FakeProgram, FakeWorld
 
 Context = Any
@@ -25,8 +26,10 @@ _KILLED = 137
 class FakeRuntimeService(api_pb2_grpc.RuntimeServiceServicer):
     """Pods and containers. Calls without a method here are answered UNIMPLEMENTED."""
 
-    def __init__(self, world: FakeWorld) -> None:
+    def __init__(self, world: FakeWorld, streams: FakeStreams | None = None) -> None:
+        """Without `streams` there are none: such calls are answered UNIMPLEMENTED."""
         self.world = world
+        self._streams = streams
         self._ends: set[asyncio.Task[None]] = set()
 
     async def Version(self, request: Any, context: Context) -> cri.VersionResponse:
@@ -188,9 +191,7 @@ class FakeRuntimeService(api_pb2_grpc.RuntimeServiceServicer):
         return cri.UpdateContainerResourcesResponse()
 
     async def ExecSync(self, request: Any, context: Context) -> cri.ExecSyncResponse:
-        status = await self._container(request.container_id, context)
-        if status.state != cri.CONTAINER_RUNNING:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"container {status.id} does not run")
+        await self._running(request.container_id, context)
         program = self.world.program(list(request.cmd), FakeProgram())
         if program.refusal:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, program.refusal)
@@ -201,6 +202,31 @@ class FakeRuntimeService(api_pb2_grpc.RuntimeServiceServicer):
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, text)
         await asyncio.sleep(lasts)
         return cri.ExecSyncResponse(stdout=program.out, stderr=program.err, exit_code=program.code or 0)
+
+    async def Exec(self, request: Any, context: Context) -> cri.ExecResponse:
+        await self._running(request.container_id, context)
+        return cri.ExecResponse(url=self._given_streams.exec_url(request))
+
+    async def Attach(self, request: Any, context: Context) -> cri.AttachResponse:
+        await self._running(request.container_id, context)
+        return cri.AttachResponse(url=self._given_streams.attach_url(request))
+
+    async def PortForward(self, request: Any, context: Context) -> cri.PortForwardResponse:
+        if request.pod_sandbox_id not in self.world.pods:
+            await _unknown(context, f"pod sandbox {request.pod_sandbox_id} not found")
+        return cri.PortForwardResponse(url=self._given_streams.forward_url())
+
+    @property
+    def _given_streams(self) -> FakeStreams:
+        if self._streams is None:
+            raise NotImplementedError
+        return self._streams
+
+    async def _running(self, container_id: str, context: Context) -> cri.ContainerStatus:
+        status = await self._container(container_id, context)
+        if status.state != cri.CONTAINER_RUNNING:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"container {status.id} does not run")
+        return status
 
     async def ListContainerStats(self, request: Any, context: Context) -> cri.ListContainerStatsResponse:
         found = [_figures(status) for status in self.world.containers.values() if self._runs(status.id)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -24,6 +25,8 @@ class FakeProgram:
     seconds: float = 0.0
     refusal: str = ""
     """Why it cannot be started, if it cannot."""
+    cats: bool = False
+    """Over streams: it first writes back what it reads, to its end."""
 
 
 Script = FakeProgram | Callable[[Sequence[str]], FakeProgram]
@@ -58,8 +61,14 @@ class FakeWorld:
     """JSON of a container's verbose status."""
     address: str = "10.0.0.7"
     """Of each pod."""
+    ports: dict[int, Callable[[bytes], bytes]] = field(default_factory=dict)
+    """What listens in each pod: the answer to each piece of data that comes."""
+    inputs: dict[str, bytearray] = field(default_factory=dict)
+    """What containers were given to read by those who attached to them."""
     subscribers: list[asyncio.Queue[cri.ContainerEventResponse]] = field(default_factory=list)
     """Of those who follow events."""
+    attached: dict[str, list[asyncio.Queue[tuple[str, bytes] | None]]] = field(default_factory=dict)
+    """To each container: stream and data, and None at its end."""
     ids: int = 0
     """How many were given out."""
 
@@ -109,6 +118,22 @@ class FakeWorld:
             for line in data.removesuffix(b"\n").split(b"\n"):
                 log.write(f"{at} {stream} F ".encode() + line + b"\n")
 
+    @contextlib.contextmanager
+    def listening(self, container_id: str) -> Iterator[asyncio.Queue[tuple[str, bytes] | None]]:
+        """What a container's program writes from now on; in the thread of the server."""
+        queue: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue()
+        self.attached.setdefault(container_id, []).append(queue)
+        try:
+            yield queue
+        finally:
+            self.attached[container_id].remove(queue)
+
+    def said(self, container_id: str, stream: str, data: bytes) -> None:
+        """A program writes: to the log, and to those who are attached; in the thread of the server."""
+        self.write_log(container_id, stream, data)
+        for queue in self.attached.get(container_id, ()):
+            queue.put_nowait((stream, data))
+
     def exited(self, container_id: str, code: int) -> None:
         """End a container's program; in the thread of the server."""
         status = self.containers[container_id]
@@ -116,6 +141,8 @@ class FakeWorld:
         status.exit_code = code
         status.finished_at = time.time_ns()
         status.reason = "Completed" if code == 0 else "Error"
+        for queue in self.attached.get(container_id, ()):
+            queue.put_nowait(None)
         self.tell(container_id, cri.CONTAINER_STOPPED_EVENT)
 
     def tell(self, container_id: str, kind: cri.ContainerEventType.ValueType) -> None:

@@ -106,8 +106,7 @@ async def test_with_a_killed_shim_its_containers_end_and_the_pod_can_go_on(
     records = [await lab.running(pod), await lab.running(pod)]
     socket = note_of(real, pod).address.path
     kill_shim(real, pod)
-    for record in records:
-        told = await lab.exit_of(record)
+    for record, told in zip(records, await lab.exits_of(*records), strict=True):
         assert (told.code, told.lost) == (137, True)
         assert "shim died" in told.why
         assert not is_alive(record.process)

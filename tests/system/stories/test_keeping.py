@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -57,6 +58,11 @@ async def test_a_container_that_ends_is_started_again_until_the_pod_is_taken_dow
     boxes = await lookup.containers(cri.connection)
     assert len(boxes) <= 3
     assert len({box.pod_sandbox_id for box in boxes}) == 1
+    events = [json.loads(line) for line in run(cribd, tmp_path, "events", "--json").splitlines()]
+    again = [event for event in events if event["action"] == "restarted"]
+    assert {(event["pod"], event["name"]) for event in again} == {("default/web", "app")}
+    assert again[0]["message"] == "exit code 3; restart 1, by crib's supervisor"
+    assert any("s (restart" in event["message"] for event in events if event["action"] == "backing off")
     table = run(cribd, tmp_path, "kept")
     assert "default/web" in table
     unit = cribd.data / "kept/default_web.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -10,9 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from crib.client import Client, ContainerSpec, PodSpec, SyncClient
-from crib.client.errors import ImageNotFound, InvalidRequest, NotOffered, RuntimeFailure, TimedOut, WrongState
+from crib.client import Client, CommandSpec, ContainerSpec, PodSpec, SyncClient, Target, streams
+from crib.client.blocking import run
+from crib.client.errors import (
+    ClientError,
+    ImageNotFound,
+    InvalidRequest,
+    NotFound,
+    NotOffered,
+    RuntimeFailure,
+    TimedOut,
+    WrongState,
+)
+from crib.client.streams import StreamOptions
+from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.testing import FakeProgram, FakeServer
+from tests.unit.streaming.lab import until
 
 ROOT = Path(__file__).parents[3]
 SLEEP = ContainerSpec("busybox", ["sleep", "1000"])
@@ -100,9 +114,86 @@ def test_a_registry_has_what_it_was_given() -> None:
 def test_a_call_that_the_fake_does_not_have_is_not_offered(caplog: pytest.LogCaptureFixture) -> None:
     with FakeServer() as server, SyncClient(server.endpoint) as client:
         box = client.run_pod_container(PodSpec("a"), SLEEP)
-        with pytest.raises(NotOffered, match="does not offer Exec"):
-            client.exec(box, ["cat"], input=b"x")
+        with pytest.raises(NotOffered, match="does not offer ExecAs"):
+            client.exec(box, CommandSpec(["id"], user="me"))
+        connection = client._inner.connection
+        reopening = connection.call(connection.runtime.ReopenContainerLog, pb.ReopenContainerLogRequest())
+        with pytest.raises(NotOffered, match="does not offer ReopenContainerLog"):
+            run(reopening)
     assert caplog.records == []
+
+
+def test_a_command_over_streams_reads_and_writes_as_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    sent = bytes(range(256)) * 2000
+    with FakeServer() as server, SyncClient(server.endpoint) as client:
+        box = client.run_pod_container(PodSpec("a"), SLEEP)
+        server.world.programs |= {
+            "cat": FakeProgram(out=b".", err=b"!", code=4, cats=True),
+            "true": FakeProgram(out=b"well"),
+            "gone": FakeProgram(refusal="there is no gone"),
+            "sleep 1": FakeProgram(code=None),
+        }
+        result = client.exec(box, ["cat"], input=sent)
+        assert (result.code, result.out, result.err) == (4, sent + b".", b"!")
+        assert client.exec(box, ["true"], input=sent).text == "well", "it reads nothing"
+        with pytest.raises(RuntimeFailure, match=r"^there is no gone$"):
+            client.exec(box, ["gone"], input=b"")
+        with pytest.raises(TimedOut):
+            client.exec(box, ["sleep", "1"], input=b"", timeout=0.1)
+        server.exit(box.container.id)
+        with pytest.raises(WrongState):
+            client.exec(box, ["true"], input=b"")
+    assert server.calls.count("Exec") == 6, "one of them was to be a WebSocket"
+    assert caplog.records == []
+
+
+async def test_who_is_attached_gets_what_is_written_until_the_end() -> None:
+    with FakeServer() as server:
+        async with Client(server.endpoint) as client:
+            box = (await client.run_pod_container(PodSpec("a"), SLEEP)).container.id
+            async with streams.attach(client.connection, box, StreamOptions(stdin=True)) as session:
+                assert session.stdin is not None
+                assert session.stdout is not None
+                assert session.stderr is not None
+                await session.stdin.write(b"given")
+                await asyncio.to_thread(server.write, box, b"one\n")
+                assert await session.stdout.read() == b"one\n"
+                await asyncio.to_thread(server.write, box, b"two\n", stream="stderr")
+                assert await session.stderr.read() == b"two\n"
+                await until(lambda: server.world.inputs.get(box) == b"given")
+                await asyncio.to_thread(server.exit, box, 3)
+                assert await session.wait() == 0
+            assert not server.world.attached[box]
+
+
+async def test_a_pods_ports_answer_as_they_are_told() -> None:
+    with FakeServer() as server:
+        server.world.ports[80] = bytes.upper
+        async with Client(server.endpoint) as client:
+            pod = await client.run_pod(PodSpec("a"))
+            async with client.forward(pod, 80) as (host, port):
+                reader, writer = await asyncio.open_connection(host, port)
+                for sent in (b"one", b"two"):
+                    writer.write(sent)
+                    assert await reader.readexactly(3) == sent.upper()
+                writer.write_eof()
+                assert await reader.read() == b""
+                writer.close()
+            async with streams.forward(client.connection, pod.id, Target("tcp", 81)) as refused:
+                with pytest.raises(RuntimeFailure, match=r"^nothing listens on port 81$"):
+                    await refused.read()
+            with pytest.raises(NotFound):
+                await streams.forward_url(client.connection, "0" * 64, [Target("tcp", 80)])
+
+
+async def test_streams_end_with_the_server() -> None:
+    with FakeServer() as server:
+        async with Client(server.endpoint, patience=0) as client:
+            box = (await client.run_pod_container(PodSpec("a"), SLEEP)).container.id
+            async with streams.attach(client.connection, box) as session:
+                await asyncio.to_thread(server.stop)
+                with pytest.raises(ClientError):
+                    await session.wait()
 
 
 async def test_an_asyncio_program_is_served_as_well() -> None:

@@ -10,8 +10,10 @@ import msgspec
 
 from crib.backends.failures import ours, trying
 from crib.backends.keeping.child import SupervisorChild
+from crib.backends.keeping.restarts import restarts
 from crib.backends.keeping.units import read_unit, read_units, remove_unit, write_unit
 from crib.model.errors import Broken, NotFound, WrongState
+from crib.model.events import NodeEvent
 from crib.model.kept import KeepOrder, KeptContainer, KeptPod, WantOrder
 from crib.wire.kept import MAX_MESSAGE, PodReport, Unit
 
@@ -23,6 +25,7 @@ class SupervisedPods:
         self._directory = directory
         self._enabled = enabled
         self._reports: dict[str, PodReport] = {}
+        self._restarted: Callable[[NodeEvent], None] = _nobody
         self._child = SupervisorChild(endpoint, directory, self._take)
         self._changing = asyncio.Lock()
         self._serving = False
@@ -31,9 +34,12 @@ class SupervisedPods:
     def problem(self) -> str:
         return self._child.problem
 
-    async def begin(self, changed: Callable[[str], None]) -> None:
-        """Keep up what is on disk; `changed` is told of problems with it, and of their end."""
-        self._child.changed = changed
+    async def begin(self, changed: Callable[[str], None], restarted: Callable[[NodeEvent], None]) -> None:
+        """Keep up what is on disk; `changed` is told of problems with it, and of their end.
+
+        `restarted` is told of restarts and of the pauses before them.
+        """
+        self._child.changed, self._restarted = changed, restarted
         self._serving = self._enabled
         if self._serving and await self._units():
             self._child.want()
@@ -108,7 +114,13 @@ class SupervisedPods:
             self._child.want()
 
     def _take(self, report: PodReport) -> None:
+        before = self._reports.get(report.uid, report)
         self._reports[report.uid] = report
+        for event in restarts(before, report, time.time_ns()):
+            self._restarted(event)
+
+
+def _nobody(event: NodeEvent) -> None: ...
 
 
 def _pod(unit: Unit, report: PodReport | None) -> KeptPod:

@@ -159,7 +159,7 @@ class Shims:
                 said = checked(what, await run(argv, timeout=DELETE_TIME, env=env, options=options))
             return read_deleted(said.stdout)
         except CribError as error:
-            _log.warning("%s: %s", what, error)
+            _log.warning("%s", error)
             return gone
 
     async def is_lost(self, shim: Shim) -> bool:

@@ -1,0 +1,49 @@
+"""What two reports of a kept pod, one after the other, say of restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from crib.model.events import EventKind, NodeEvent
+from crib.wire.kept import MAX_MESSAGE, ContainerReport, PodReport
+
+_WHO = "by crib's supervisor"
+_NS = 1_000_000_000
+
+
+def restarts(before: PodReport, after: PodReport, now: int) -> Iterator[NodeEvent]:
+    """A pause before each restart, if there is one, and the restart; `now` in nanoseconds since the epoch.
+
+    The pod's name is left out, which reports do not have.
+    """
+    earlier = {one.name: one for one in before.containers}
+    for one in after.containers:
+        last = earlier.get(one.name)
+        if last is None:
+            continue
+        action = text = ""
+        if one.restarts > last.restarts:
+            why = _why(last, is_same_pod=before.sandbox in ("", after.sandbox))
+            action, text = "restarted", f"{why}; restart {one.restarts}, {_WHO}"
+        elif one.until > now and one.until != last.until:
+            pause = round((one.until - now) / _NS, 1)
+            action = "backing off"
+            text = f"{_why(one)}; again in {pause:g} s (restart {one.restarts + 1}, {_WHO})"
+        if action:
+            yield NodeEvent(
+                EventKind.CONTAINER,
+                action,
+                now,
+                subject=one.id,
+                pod_id=after.sandbox,
+                name=one.name,
+                text=text,
+            )
+
+
+def _why(one: ContainerReport, *, is_same_pod: bool = True) -> str:
+    if one.message:
+        return one.message[:MAX_MESSAGE]
+    if one.until or one.state.startswith("Exited"):
+        return f"exit code {one.exit_code}"
+    return "it ended" if is_same_pod else "its pod was made again"

@@ -1,0 +1,59 @@
+"""Reports of a kept pod become events: why a container is started again, by whom, and after which pause."""
+
+from __future__ import annotations
+
+import pytest
+
+from crib.backends.keeping.restarts import restarts
+from crib.wire.kept import ContainerReport, PodReport
+
+SECOND = 1_000_000_000
+NOW = 1000 * SECOND
+RUNS = ContainerReport("app", "c1", "Running", restarts=1)
+ENDED = ContainerReport("app", "c1", "Exited (3)", restarts=1, exit_code=3)
+WAITS = ContainerReport("app", "c1", "CrashLoopBackOff", restarts=1, exit_code=3, until=NOW + 40 * SECOND)
+SICK = ContainerReport("app", "c1", "Exited (137)", "liveness probe failed", restarts=1, exit_code=137)
+AGAIN = ContainerReport("app", "c2", "Running", restarts=2)
+
+
+def told(before: ContainerReport, after: ContainerReport, sandbox: str = "s1") -> list[tuple[str, str]]:
+    reports = (PodReport("u", "Running", "", at, 0, (one,)) for at, one in (("s1", before), (sandbox, after)))
+    return [(event.action, event.text) for event in restarts(*reports, NOW)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (RUNS, RUNS, []),
+        (RUNS, ENDED, []),
+        (ENDED, AGAIN, [("restarted", "exit code 3; restart 2, by crib's supervisor")]),
+        (WAITS, AGAIN, [("restarted", "exit code 3; restart 2, by crib's supervisor")]),
+        (SICK, AGAIN, [("restarted", "liveness probe failed; restart 2, by crib's supervisor")]),
+        (RUNS, AGAIN, [("restarted", "it ended; restart 2, by crib's supervisor")]),
+        (RUNS, WAITS, [("backing off", "exit code 3; again in 40 s (restart 2, by crib's supervisor)")]),
+        (WAITS, WAITS, []),
+        (AGAIN, RUNS, []),
+    ],
+)
+def test_a_restart_and_a_pause_are_told_once(
+    before: ContainerReport, after: ContainerReport, said: list[tuple[str, str]]
+) -> None:
+    assert told(before, after) == said
+
+
+def test_what_is_restarted_with_its_pod_is_told_so() -> None:
+    assert told(RUNS, AGAIN, "s2") == [
+        ("restarted", "its pod was made again; restart 2, by crib's supervisor")
+    ]
+
+
+def test_an_event_leads_to_its_container_and_pod() -> None:
+    reports = (PodReport("u", "Running", "", "s1", 0, (one,)) for one in (ENDED, AGAIN))
+    (event,) = restarts(*reports, NOW)
+    assert (event.subject, event.pod_id, event.name, event.at) == ("c2", "s1", "app", NOW)
+
+
+def test_a_container_that_was_not_there_before_is_no_restart() -> None:
+    assert (
+        list(restarts(PodReport("u", "Starting"), PodReport("u", "Running", containers=(AGAIN,)), NOW)) == []
+    )
