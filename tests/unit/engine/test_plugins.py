@@ -17,7 +17,7 @@ from crib.model.resource_change import ResourceChange
 from crib.model.sandbox import Resources, SandboxState
 from crib.ports.plugins import PluginRefused
 from tests.fakes.plugins import FakePlugins, Told
-from tests.fakes.world import World, bounded, container_config, pod_config, until
+from tests.fakes.world import World, bounded, container_config, pod_config, turns, until
 
 
 @pytest.fixture
@@ -226,6 +226,7 @@ async def test_a_stop_and_a_removal_do_not_wait_for_a_plugin_and_it_hears_of_the
         await world.node.containers.stop(container, 0)
         removal = asyncio.ensure_future(world.node.containers.remove(container))
         await held.come.wait()
+    await turns()
     assert "RemoveContainer" not in plugins.moments(container)
     held.go.set()
     async with bounded():

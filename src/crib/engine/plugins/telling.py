@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
@@ -87,9 +87,9 @@ class PluginMoments:
         return self.present or self.gate.is_wanted
 
     @property
-    def untold_ends(self) -> frozenset[ContainerId]:
-        """Containers that have ended, which plugins are still to hear of."""
-        return frozenset(self._ending)
+    def untold_ends(self) -> Collection[ContainerId]:
+        """Containers that have ended, which plugins are still to hear of, at this moment."""
+        return self._ending.keys()
 
     # pods
 
