@@ -234,6 +234,20 @@ async def test_a_stop_and_a_removal_do_not_wait_for_a_plugin_and_it_hears_of_the
     assert plugins.moments(container)[-2:] == ["StopContainer", "RemoveContainer"]
 
 
+async def test_a_removal_does_not_wait_for_the_word_of_an_end_that_was_given_up(
+    world: World, plugins: FakePlugins
+) -> None:
+    container = await world.running(await world.pod())
+    plugins.before["StopContainer"] = Held()
+    world.handler.host.finish(container, 1)
+    await until(lambda: any(work.name.startswith("tell plugins") for work in world.node.keeper.works()))
+    for work in world.node.keeper.works():
+        work.abandon("nobody wants to know")
+    async with bounded():
+        await world.node.containers.remove(container)
+    assert list(world.node.containers.list()) == []
+
+
 async def test_a_pods_stop_is_told_once_when_its_containers_have_ended_and_it_can_be_seen(
     world: World, plugins: FakePlugins
 ) -> None:
