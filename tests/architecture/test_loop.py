@@ -115,6 +115,7 @@ ON_THE_LOOP = {
     "crib.backends.shim.contained.ContainedCommand.contain": _CGROUP,
     "crib.backends.shim.contained._parent": _PROC,
     "crib.backends.shim.exec.ShimCommands._start": _STATE,
+    "crib.backends.shim.exec._give_score": _PROC,
     "crib.backends.shim.fifo_ends.make_fifos": _STATE,
     "crib.backends.shim.fifo_ends.open_input": _STATE,
     "crib.backends.shim.fifo_ends.open_input_again": _STATE,

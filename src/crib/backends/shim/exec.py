@@ -61,7 +61,7 @@ class _Plan:
     cgroup: str
     """The container's."""
     users: RootfsFacts
-    score: int
+    score: int | None
 
     @property
     def what(self) -> str:
@@ -212,6 +212,8 @@ class ShimCommands:
             plan, service, streams, ContainedCommand(self._env.cgroups, plan.cgroup, plan.name)
         )
         with trying(plan.what):
+            if pid > 0 and pid in self._env.cgroups.pids(plan.cgroup):
+                _give_score(pid, plan.score)
             running.contain(pid)
         await has_reader(streams.stdin.fd, running.followed)
         if not plan.wanted.stdin and not plan.wanted.tty:
@@ -231,6 +233,13 @@ class ShimCommands:
             return True
         except CribError:
             return False
+
+
+def _give_score(pid: int, score: int | None) -> None:
+    """Crun gives a score to a container's first process only: a command would have the shim's."""
+    if score is not None:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(score))
 
 
 async def forget(service: TaskService, container: str, name: str) -> None:
