@@ -111,6 +111,15 @@ class HandlerLab:
                     return told
         raise AssertionError("exits ended")
 
+    async def exits_of(self, *records: ContainerRecord) -> list[Exit]:
+        """Those of all, in whatever order they come."""
+        found: dict[str, Exit] = {}
+        async with bounded():
+            while not {record.id for record in records} <= found.keys():
+                told = await anext(self._exits)
+                found[told.id] = told
+        return [found[record.id] for record in records]
+
     async def gone(self, record: ContainerRecord) -> None:
         """Kill it and wait until it is told, so that nothing outlives the test."""
         await self.handler.containers.signal(record, signal.SIGKILL, everyone=True)

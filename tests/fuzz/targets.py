@@ -51,7 +51,7 @@ from crib.wire import (
 from crib.wire.erofs_inode import ErofsError
 from crib.wire.erofs_reader import ErofsImage
 from crib.wire.toml_table import MalformedToml
-from tests.fuzz import fuzz_erofs, fuzz_spdy, fuzz_ttrpc
+from tests.fuzz import fuzz_erofs, fuzz_nri, fuzz_spdy, fuzz_ttrpc
 
 _MANIFEST = (Path(__file__).parent / "corpus" / "manifest" / "manifest").read_bytes()
 SITE = Site(Dirs("/pods"), memory=16 << 30)
@@ -358,6 +358,10 @@ TARGETS: dict[str, Target] = {
     "image-config": Target(_image_config, _IMAGE),
     "manifest": Target(_manifest, _IMAGE),
     "mux": Target(fuzz_ttrpc.frames, (b"\0\0\0\x01", b"\0\0\0\x02", b"\xff\xff\xff\xff", b"\0" * 4)),
+    "nri-answer": Target(
+        fuzz_nri.one_input,
+        (b"\x0a", b"\x12", b"\x22", b"\x32", b"-", b"/dev/x", b"SCMP_ACT_ALLOW", b"RLIMIT_CORE"),
+    ),
     "oci-runtime": Target(_oci_runtime, _JSON),
     "outcome": Target(_outcome, (*_JSON, b'"Width"', b'"status"', b"NonZeroExitCode", b'"causes"')),
     "pod-manifest": Target(

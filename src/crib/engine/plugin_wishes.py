@@ -58,7 +58,6 @@ class PluginWishes:
         async with core.plugins.gate.alone():
             pods: list[ShownPod] = []
             containers: list[ShownContainer] = []
-            untold = core.plugins.untold_ends
             for number, pod in enumerate([row for row in core.sandboxes if is_listed(row)]):
                 if number % SHOWN_AT_ONCE == SHOWN_AT_ONCE - 1:
                     await asyncio.sleep(0)
@@ -66,7 +65,7 @@ class PluginWishes:
                 containers += [
                     core.plugins.showing.container(row, pod)
                     for row in core.containers_of(pod.id)
-                    if row.state in _KNOWN or row.id in untold
+                    if row.state in _KNOWN or row.id in core.plugins.untold_ends
                 ]
             yield ShownNode(tuple(pods), tuple(containers))
 

@@ -18,7 +18,7 @@ from crib.host import adoption
 from crib.host.strays import programs_with
 from crib.model.container import ContainerSecurity
 from crib.model.errors import Broken, WrongState
-from crib.model.sandbox import NamespaceMode, NamespaceOptions
+from crib.model.sandbox import NamespaceMode, NamespaceOptions, Resources
 from crib.model.settings import HandlerSettings
 from crib.model.streams import ExecProcess, TerminalSize
 from tests.system.labs.oci_pods import cgroup_of, config, frozen, pod, running
@@ -170,6 +170,15 @@ async def test_a_command_is_ended_with_all_of_it_if_it_is_contained(made: Box, c
     assert (await finish(session))[0] == 137
     assert (await made.run("ps")).count("sleep 321") == (0 if contained else 1)
     await comes_true(lambda: files_of_commands(made) == [])
+
+
+async def test_a_command_is_as_likely_to_be_killed_for_memory_as_its_container(lab: PodLab) -> None:
+    async with box(lab, resources=Resources(oom_score_adj=500)) as made:
+        script = "read go; cat /proc/self/oom_score_adj"
+        session = await made.exec("sh", "-c", script, stdin=True)
+        assert session.stdin is not None
+        await session.stdin.write(b"go\n")
+        assert await finish(session) == (0, b"500\n", b"")
 
 
 async def test_a_closed_session_holds_nothing_and_the_command_goes_on(made: Box) -> None:

@@ -36,6 +36,7 @@ from tests.contract.handler_lab import line, rest
 from tests.system.labs.oci_pods import (
     FOREVER,
     OWN_PIDS,
+    cgroup_of,
     config,
     output,
     pod,
@@ -189,14 +190,18 @@ async def test_what_the_pods_kernel_cannot_give_is_refused_by_name(lab: OciLab) 
             await lab.handler.streams.dial(sandbox, [record], PodAddress("unix", 0, "main", "/etc/passwd"))
 
 
-async def test_a_pod_on_the_nodes_network_is_there_too(lab: OciLab) -> None:
+async def test_a_pod_on_the_nodes_network_is_there_too_where_others_have_theirs_inside() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        async with pod(lab, network=NamespaceMode.NODE) as sandbox:
-            script = f"busybox nc 127.0.0.1 {server.getsockname()[1]} </dev/null"
-            async with running(lab, sandbox, config("sh", "-c", script)):
-                server.settimeout(BOUND)
-                connected, _ = await asyncio.to_thread(server.accept)
-                connected.close()
+        script = f"busybox nc 127.0.0.1 {server.getsockname()[1]} </dev/null"
+        async with (
+            oci_lab("runsc") as lab,
+            pod(lab, network=NamespaceMode.NODE) as sandbox,
+            running(lab, sandbox, config("sh", "-c", script)),
+        ):
+            assert lab.handler.facts.network_inside
+            server.settimeout(BOUND)
+            connected, _ = await asyncio.to_thread(server.accept)
+            connected.close()
 
 
 async def test_a_server_in_a_pod_is_dialled(lab: OciLab) -> None:
@@ -275,3 +280,13 @@ async def test_what_a_container_leaves_behind_in_shared_pids_ends_with_it(lab: O
         async with running(lab, sandbox, script) as record:
             assert (await exit_of(exits, record)).code == 4
             assert "5555" not in await output(lab, watching, "ps")
+
+
+async def test_a_containers_limits_do_not_reach_what_stands_in_for_it(lab: OciLab) -> None:
+    least = Resources(memory_limit_in_bytes=1 << 20, cpu_quota=1000, cpu_period=100_000)
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER, resources=least)) as record:
+        await lab.handler.containers.update(record, replace(least, memory_limit_in_bytes=2 << 30))
+        v2 = lab.environment.host.cgroup_layout == "v2"
+        file, unlimited = ("memory.max", "max") if v2 else ("memory.limit_in_bytes", "9223372036854771712")
+        assert lab.environment.cgroups.read(cgroup_of(lab, record), file).strip() == unlimited
+        assert await output(lab, record, "echo", "lives") == "lives\n"

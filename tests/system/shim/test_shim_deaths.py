@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -106,8 +107,7 @@ async def test_with_a_killed_shim_its_containers_end_and_the_pod_can_go_on(
     records = [await lab.running(pod), await lab.running(pod)]
     socket = note_of(real, pod).address.path
     kill_shim(real, pod)
-    for record in records:
-        told = await lab.exit_of(record)
+    for record, told in zip(records, await lab.exits_of(*records), strict=True):
         assert (told.code, told.lost) == (137, True)
         assert "shim died" in told.why
         assert not is_alive(record.process)
@@ -204,11 +204,13 @@ async def test_a_shim_whose_start_nobody_heard_of_is_ended_with_its_pod(
     pod = await lab.pod()
     record = await lab.running(pod)
     await lab.gone(record)
+    socket = note_of(real, pod).address.path
     os.unlink(f"{real.paths.container(ContainerId(pod.id))}/shim.json")
     again = await next_daemon(real, lab)
     async with bounded():
         await again.handler.pods.remove(pod)
     assert find_shims(real.handler.tools.environment.program, pod.id) == []
+    assert not os.path.exists(socket)
     await again.close()
 
 
@@ -222,6 +224,22 @@ async def test_a_sweep_ends_shims_of_pods_that_nobody_knows(real: ShimLab, lab: 
     assert any(pod.id in line for line in told)
     assert not is_alive(shim)
     assert not is_alive(record.process)
+
+
+async def test_a_sweep_ends_a_shim_whose_pod_has_left_no_trace(real: ShimLab, lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    await lab.gone(record)
+    shim, socket = shim_of(real, pod), note_of(real, pod).address.path
+    again = await next_daemon(real, lab)
+    shutil.rmtree(real.paths.container(ContainerId(pod.id)))
+    async with bounded():
+        await again.handler.pods.remove(pod)
+        told = await again.handler.sweep(lambda: ())
+    assert f"shim {shim.pid} of {pod.id}" in told
+    assert not is_alive(shim)
+    assert not os.path.exists(socket)
+    await again.close()
 
 
 async def test_a_handler_that_could_not_be_opened_removes_what_it_made(

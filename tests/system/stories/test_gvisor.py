@@ -151,3 +151,27 @@ async def test_a_server_in_the_pod_is_reached_by_its_address_and_by_a_forwarded_
     assert await reader.read() == b"hello\n"
     writer.close()
     await cri.remove_pod(pod)
+
+
+async def whole_life(cribd: Cribd, name: str) -> None:
+    async with cribd.connect() as cri:
+        pod = await run_pod(cri, name)
+        box = await cri.run_container(pod, "sleep", "1000")
+        await cri.execute(box, "true")
+        await cri.stop_container(box)
+        await cri.remove_pod(pod)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 0.6, 0.8, 1.0, 1.2, 1.4])
+async def test_a_daemon_that_is_killed_at_any_moment_leaves_nothing(mortal: Cribd, seconds: float) -> None:
+    life = asyncio.ensure_future(whole_life(mortal, "killed"))
+    await asyncio.sleep(seconds)  # to another moment; the test holds for every one
+    mortal.kill()
+    with contextlib.suppress(ClientError):
+        await life
+    mortal.start()
+    async with mortal.connect() as cri:
+        for pod in await cri.sandboxes():
+            await cri.remove_pod(pod)
+        assert not await cri.containers()

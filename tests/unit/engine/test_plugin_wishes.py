@@ -123,8 +123,9 @@ async def test_what_plugins_want_when_a_container_has_ended_or_changes_is_done(
 
 
 async def test_two_containers_that_end_and_whose_plugins_want_the_other_changed_do_not_block(
-    world: World, plugins: FakePlugins
+    world: World, plugins: FakePlugins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(plugin_wishes, "UPDATE_LIMIT", 3600.0)
     pod = await world.pod()
     one, two = await world.running(pod, "one"), await world.running(pod, "two")
     plugins.stops = PluginOrders(updates=(update(one, cpu_shares=4), update(two, cpu_shares=4)))
@@ -288,6 +289,22 @@ async def test_a_container_that_ends_while_the_first_plugin_comes_is_told_of_aft
         await until(lambda: world.plugins.moments() == ["StopContainer"])
         async with host(world).alone() as there:
             assert there.containers == ()
+
+
+async def test_a_container_that_ends_while_all_is_looked_up_is_shown_and_then_told_of(
+    world: World, plugins: FakePlugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin_wishes, "SHOWN_AT_ONCE", 1)
+    for number in range(20):
+        pod = await world.pod(f"web-{number}")
+    container = await world.running(pod)
+    plugins.told.clear()
+    async with bounded():
+        world.handler.host.finish(container, 3)
+        async with host(world).alone() as there:
+            assert [one.record.state for one in there.containers] == [ContainerState.EXITED]
+            assert plugins.told == []
+        await until(lambda: plugins.moments() == ["StopContainer"])
 
 
 async def test_a_pod_that_ends_while_the_first_plugin_comes_is_told_of_afterwards(world: World) -> None:

@@ -11,12 +11,13 @@ import pytest
 from crib.model.container import ContainerState
 from crib.model.edits import ContainerEdits
 from crib.model.errors import WrongState
+from crib.model.extension import VERBS, View
 from crib.model.plugins import CreateAnswer, UpdateAnswer
 from crib.model.resource_change import ResourceChange
 from crib.model.sandbox import Resources, SandboxState
 from crib.ports.plugins import PluginRefused
 from tests.fakes.plugins import FakePlugins, Told
-from tests.fakes.world import World, bounded, container_config, pod_config, until
+from tests.fakes.world import World, bounded, container_config, pod_config, turns, until
 
 
 @pytest.fixture
@@ -225,11 +226,26 @@ async def test_a_stop_and_a_removal_do_not_wait_for_a_plugin_and_it_hears_of_the
         await world.node.containers.stop(container, 0)
         removal = asyncio.ensure_future(world.node.containers.remove(container))
         await held.come.wait()
+    await turns()
     assert "RemoveContainer" not in plugins.moments(container)
     held.go.set()
     async with bounded():
         await removal
     assert plugins.moments(container)[-2:] == ["StopContainer", "RemoveContainer"]
+
+
+async def test_a_removal_does_not_wait_for_the_word_of_an_end_that_was_given_up(
+    world: World, plugins: FakePlugins
+) -> None:
+    container = await world.running(await world.pod())
+    plugins.before["StopContainer"] = Held()
+    world.handler.host.finish(container, 1)
+    await until(lambda: any(work.name.startswith("tell plugins") for work in world.node.keeper.works()))
+    for work in world.node.keeper.works():
+        work.abandon("nobody wants to know")
+    async with bounded():
+        await world.node.containers.remove(container)
+    assert list(world.node.containers.list()) == []
 
 
 async def test_a_pods_stop_is_told_once_when_its_containers_have_ended_and_it_can_be_seen(
@@ -322,3 +338,37 @@ async def test_a_pod_config_with_sysctls_is_shown_as_it_was_asked_for(
         await world.node.sandboxes.run(pod_config("web", sysctls={"net.ipv4.ip_forward": "1"}), "")
     assert plugins.pods[0].record.config.sysctls == {"net.ipv4.ip_forward": "1"}
     assert json.loads(plugins.pods[0].spec)
+
+
+class Recorder:
+    """A lifecycle hook that writes down what it is called for among what plugins are told."""
+
+    name = "recorder"
+    failure_refuses = True
+
+    def __init__(self, plugins: FakePlugins) -> None:
+        self.plugins = plugins
+        self.moments = [f"{when}_{verb}" for when in ("before", "after") for verb in VERBS]
+
+    async def call(self, moment: str, view: View) -> None:
+        self.plugins.told.append(Told(moment, "", ""))
+
+
+async def test_lifecycle_hooks_lie_around_what_plugins_are_asked_and_told(
+    world: World, plugins: FakePlugins
+) -> None:
+    await world.pulled()
+    world.hooks.append(Recorder(plugins))
+    pod = await world.pod()
+    container = await world.running(pod)
+    await world.node.containers.update(container, Resources(cpu_shares=5))
+    await world.node.sandboxes.stop(pod)
+    await world.node.sandboxes.remove(pod)
+    assert plugins.moments() == [
+        *("before_run_pod", "RunPodSandbox", "after_run_pod"),
+        *("before_create_container", "CreateContainer", "after_create_container", "PostCreateContainer"),
+        *("before_start_container", "StartContainer", "after_start_container", "PostStartContainer"),
+        *("before_update_container", "UpdateContainer", "PostUpdateContainer", "after_update_container"),
+        *("before_stop_pod", "StopContainer", "StopPodSandbox", "after_stop_pod"),
+        *("before_remove_pod", "RemoveContainer", "RemovePodSandbox", "after_remove_pod"),
+    ]

@@ -60,7 +60,7 @@ class OciHandler:
         self.containers = OciContainers(parts)
         self.streams = OciStreams(parts)
         self.logs = OciLogs(environment)
-        self.statistics = OciStatistics(parts)
+        self.statistics = CgroupStatistics(environment, parts.pods, parts.usage)
 
     @property
     def facts(self) -> HandlerFacts:

@@ -14,7 +14,7 @@
 
 wait_for_start() { # RUNTIME [ARGUMENT]...: the process that stands in
     exec 4<>"$bundle/answer"
-    read -r _ <"$bundle/exec.fifo" || exit 137 # it is being deleted
+    until read -r _ <"$bundle/exec.fifo"; do :; done # again, where a start is killed before it has said so
     rm -f "$bundle/exec.fifo"
     "$@" --log="$bundle/start.log" start "$container" 4>&-
     code=$?

@@ -103,6 +103,8 @@ class Updates:
         if note is None:
             raise WrongState(f"{what}: it has no bundle")
         limits = self._limits(resources)
+        if self._env.facts.own_kernel:
+            return  # only what stands in for the container is in its cgroup, and a limit could end that
         before = dict(self._files(self._limits(record.resources)))
         # Not what did not change: the container, or somebody above us, may have set it otherwise since.
         files = [(key, value) for key, value in self._files(limits) if before.get(key) != value]

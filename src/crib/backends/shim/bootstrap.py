@@ -8,6 +8,7 @@ twice: from a plain address to JSON to a message.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from crib.stubs.shim.task_pb2 import DeleteResponse
 
 MAX_SOCKET_PATH = 106
 """Bytes of a path that shims listen on (containerd, pkg/shim, socketPathLimit)."""
+_USUAL_DIRECTORY = "/run/containerd/s"
 _SOCKET_NAME = 64
 """Characters: a SHA-256 in hexadecimal."""
 WRONG_PARAMETERS = ("deprecated API", "bootstrap parameters")
@@ -72,6 +74,14 @@ class ShimProgram:
             "GRPC_ADDRESS": self.address,
             "NAMESPACE": NAMESPACE,
         }
+
+    def usual_sockets(self, instance: str) -> tuple[str, ...]:
+        """Where the shim of that instance listens, if it is named as containerd's library does it.
+
+        For those whose answer nobody heard (containerd, pkg/shim, CreateSocketAddress).
+        """
+        name = hashlib.sha256(f"{self.address}/{NAMESPACE}/{instance}".encode()).hexdigest()
+        return f"{_USUAL_DIRECTORY}/{name}", f"{self.sockets}/{name}"
 
     def input(self, instance: str, *, whole: bool) -> bytes:
         """What `start` reads: all parameters, or the runtime's options alone."""

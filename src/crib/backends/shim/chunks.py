@@ -36,7 +36,7 @@ class Chunk:
     """One read of one stream. `fill` and `forget` are called on the loop, `put_into` in a thread."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         self._map = _mapped(path)
         self._room = memoryview(self._map)[_HEAD_BYTES:]
 
@@ -88,7 +88,7 @@ class Chunk:
     def remove(self) -> None:
         """The same, and it is not needed any more."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+            os.unlink(self.path)
         self.close()
 
     def close(self) -> None:
@@ -148,32 +148,29 @@ class Chunks:
     """Room for as many as are under way; those that an earlier daemon left are handed out by container."""
 
     def __init__(self, directory: str, kept: int) -> None:
-        """`kept` of them stay when all are free."""
+        """The first `kept` files stay when nothing is in them."""
         self._directory = directory
-        self._kept = kept
-        self._serials = itertools.count()
         os.makedirs(directory, 0o700, exist_ok=True)
-        found = [Chunk(f"{directory}/{name}") for name in os.listdir(directory)]
-        self._left = [chunk for chunk in found if chunk.container]
-        self._free = [chunk for chunk in found if not chunk.container]
-        while len(self._free) < kept:
-            self._free.append(self._made())
+        self._kept = frozenset(f"{directory}/{number}" for number in range(kept))
+        found = {f"{directory}/{name}" for name in os.listdir(directory)}
+        chunks = [Chunk(path) for path in sorted(found | self._kept)]
+        self._left = [chunk for chunk in chunks if chunk.container]
+        self._free = [chunk for chunk in chunks if not chunk.container]
 
     def take(self) -> Chunk:
         """A free one; give it back."""
-        return self._free.pop() if self._free else self._made()
+        if self._free:
+            return self._free.pop()
+        known = set(os.listdir(self._directory))
+        return Chunk(f"{self._directory}/{next(n for n in map(str, itertools.count()) if n not in known)}")
 
     def give(self, chunk: Chunk) -> None:
         """What it holds is done with."""
-        if len(self._free) < self._kept:
+        if chunk.path in self._kept:
             chunk.forget()
             self._free.append(chunk)
         else:
             chunk.remove()
-
-    def _made(self) -> Chunk:
-        names = set(os.listdir(self._directory))
-        return Chunk(f"{self._directory}/{next(n for n in map(str, self._serials) if n not in names)}")
 
     def left_of(self, container: ContainerId) -> Iterator[Chunk]:
         """What an earlier daemon has read of this container; each is to be given back."""

@@ -69,8 +69,8 @@ class FifoStreams:
         self.stdout: FifoSource | None = None
         self.stderr: FifoSource | None = None
         make_fifos(stdio)
+        self.stdin = CommandInput(open_input(stdio.stdin), terminal=stdio.terminal, ended=self._end_input)
         try:
-            self.stdin = CommandInput(open_input(stdio.stdin), terminal=stdio.terminal, ended=self._end_input)
             self.stdout = FifoSource.open(stdio.stdout)
             self.stderr = FifoSource.open(stdio.stderr) if stdio.stderr else None
         except BaseException:
@@ -85,8 +85,7 @@ class FifoStreams:
     def end(self) -> None:
         """The command has ended: what it has written is still to be read. Safe to repeat."""
         self._has_ended = True
-        if hasattr(self, "stdin"):
-            self.stdin.release()
+        self.stdin.release()
         for source in (self.stdout, self.stderr, *self._left_over):
             if source is not None:
                 source.end()

@@ -73,7 +73,7 @@ class ContainerShims:
 
     async def forget(self, container: ContainerId) -> None:
         """The container is removed: its own shim ends, if it has one. Safe to repeat."""
-        if await self.instance_of(container) == container:
+        if not self._serves_pods:  # also one whose start nobody heard of
             await self._shims.end(container)
         self._own.discard(container)
 

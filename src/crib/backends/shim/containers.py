@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from weakref import WeakValueDictionary
 
@@ -137,7 +138,15 @@ class ContainerMaking:
                     return
         except (CribError, OSError) as error:
             _log.warning("%s: %s; its shim's program does it", what, error or "the shim does not answer")
-        await self._tools.shims.clear_up(container)
+        if await OURS.run(self._job(container), self._may_be_left, container):
+            await self._tools.shims.clear_up(container)
+
+    def _may_be_left(self, container: ContainerId) -> bool:
+        """Whether the runtime knows it, as far as can be seen."""
+        return not self._env.runtime_root or os.path.isdir(self._state(container))
+
+    def _state(self, container: ContainerId) -> str:
+        return f"{self._env.runtime_root}/{NAMESPACE}/{container}"
 
     async def _forgotten(self, container: ContainerId) -> bool:
         """Whether its shim has done so, now or when it ended."""
@@ -161,7 +170,7 @@ class ContainerMaking:
 
     def _erase(self, container: ContainerId) -> None:
         if self._env.runtime_root:
-            remove_tree(f"{self._env.runtime_root}/{NAMESPACE}/{container}")
+            remove_tree(self._state(container))
         unmount_root(self._paths, container)
 
     def _job(self, container: ContainerId) -> Job:

@@ -23,7 +23,7 @@ from crib.backends.shim.bootstrap import ShimProgram
 from crib.backends.shim.options import runtime_options
 from crib.host.cgroups import Cgroups, detect_layout
 from crib.host.processes import run
-from crib.model.facts import HandlerFacts
+from crib.model.facts import NEW_FIELDS, HandlerFacts
 from crib.model.shim_settings import has_own_kernel, is_runc, program_name
 
 UNKNOWN_VERSION = "unknown"
@@ -120,6 +120,7 @@ async def _shim_facts(opening: HandlerOpening, program: str) -> HandlerFacts:
         sandbox_container=opening.options.sandbox_container != "never",
         own_kernel=(own_kernel := has_own_kernel(shim.runtime)),
         statistics="runtime" if own_kernel else "cgroup",
+        unknown_fields=NEW_FIELDS,  # nobody has told; to leave one out quietly would be worse
     )
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -30,6 +31,7 @@ from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
 from crib.model.errors import Broken, CribError, NotFound, WrongState
 from crib.model.facts import RootfsFacts
+from crib.model.ids import SandboxId
 from crib.model.streams import ExecProcess, TerminalSize
 from crib.ocispec.process import NO_USERS, exec_process, oom_score_adj
 from crib.tasks.keeper import HANDS
@@ -40,6 +42,11 @@ _log = logging.getLogger(__name__)
 _KILL_TIME = 10.0
 _OPEN_TIME = 0.5
 """Seconds that a shim has to start a command that nobody waits for any more; else it is killed later."""
+
+
+STARTS = 4
+"""Commands of one pod that are started at a time. Shims of containerd 1.6 do no more than one at a time, and
+those that wait for it keep it from noticing what ends: with a hundred it seems to hang."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ class _Plan:
     cgroup: str
     """The container's."""
     users: RootfsFacts
-    score: int
+    score: int | None
 
     @property
     def what(self) -> str:
@@ -117,6 +124,7 @@ class ShimCommands:
         self._signals = signals
         self._services = services
         self._labels = Labels(environment.paths, environment.host)
+        self._starts: WeakValueDictionary[SandboxId, asyncio.Semaphore] = WeakValueDictionary()
 
     async def open(self, record: ContainerRecord, wanted: ExecProcess) -> ExecSession:
         """See ContainerStreams.exec. Who is cancelled meanwhile leaves nothing that runs."""
@@ -191,7 +199,8 @@ class ShimCommands:
             )
         try:
             await service.exec(container, plan.name, oci.encode(process), plan.stdio)
-            pid = await service.start(container, plan.name)
+            async with self._starts.setdefault(plan.record.sandbox_id, asyncio.Semaphore(STARTS)):
+                pid = await service.start(container, plan.name)
         except BaseException as error:
             streams.end()
             streams.close()
@@ -203,6 +212,8 @@ class ShimCommands:
             plan, service, streams, ContainedCommand(self._env.cgroups, plan.cgroup, plan.name)
         )
         with trying(plan.what):
+            if pid > 0 and pid in self._env.cgroups.pids(plan.cgroup):
+                _give_score(pid, plan.score)
             running.contain(pid)
         await has_reader(streams.stdin.fd, running.followed)
         if not plan.wanted.stdin and not plan.wanted.tty:
@@ -222,6 +233,13 @@ class ShimCommands:
             return True
         except CribError:
             return False
+
+
+def _give_score(pid: int, score: int | None) -> None:
+    """Crun gives a score to a container's first process only: a command would have the shim's."""
+    if score is not None:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(score))
 
 
 async def forget(service: TaskService, container: str, name: str) -> None:

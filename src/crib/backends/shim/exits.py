@@ -8,6 +8,7 @@ nobody would tell how they go on: what is left of them is killed.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -32,6 +33,7 @@ RETRY_AFTER = 1.0
 """Seconds until an exit that could not be looked at is tried again: nobody else reports it."""
 FORGET_TIME = 30.0
 """Seconds that a shim may take to forget a container that has ended."""
+_TRIES = 3
 _KILL_TIME = 10.0
 WHY_LOST = "its shim died, and what it ran was killed: its own exit code is not known"
 
@@ -45,6 +47,8 @@ class ShimExits:
         self._followers: dict[ContainerId, asyncio.Task[None]] = {}
         self._locks: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
         self._streams: set[asyncio.Queue[Exit]] = set()
+        self._leaving: set[ContainerId] = set()
+        """Those that have ended, and whose shim has not forgotten them yet."""
         self._untold: list[Exit] = []
         """Of containers that ended while nobody listened."""
 
@@ -62,16 +66,12 @@ class ShimExits:
             task.cancel()
             await asyncio.wait([task])
 
-    async def put_away(self, containers: list[ContainerId]) -> None:
-        """Wait until the shims have forgotten those of these that have ended, or their bound is over."""
-        ended = [self._followers[one] for one in containers if one in self._followers]
-        if ended:
-            await asyncio.wait(ended, timeout=FORGET_TIME)
-
-    def followed(self, pod: str) -> list[ContainerId]:
-        """The containers of a pod that are watched, or whose shim has not forgotten them yet."""
-        notes = self._tools.bundles
-        return [one for one in self._followers if (note := notes.known(one)) is not None and note.pod == pod]
+    async def put_away(self, pod: str) -> None:
+        """Wait until the shim has forgotten the pod's containers that have ended, or its time is over."""
+        known = self._tools.bundles.known
+        leaving = [one for one in self._leaving if (note := known(one)) is not None and note.pod == pod]
+        if tasks := [self._followers[one] for one in leaving if one in self._followers]:
+            await asyncio.wait(tasks, timeout=FORGET_TIME)
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -150,21 +150,28 @@ class ShimExits:
             except (CribError, OSError) as error:
                 _log.warning("waiting for the exit of container %s: %s; trying again", container, error)
                 await asyncio.sleep(RETRY_AFTER)
-        self._tell(exit_)
-        if not exit_.lost:
-            await self._forget_in_shim(container)
+        self._leaving.add(container)
+        try:
+            self._tell(exit_)
+            if not exit_.lost:
+                await self._forget_in_shim(container)
+        finally:
+            self._leaving.discard(container)
 
     async def _next(self, container: ContainerId) -> Exit:
         """Wait for it. Over again with a shim whose connection has ended, and that is still there."""
-        while True:
+        for tries in itertools.count():
             shim = await self._tools.services.shim_of(container)
             if shim is None:
-                return await self.lose(container)
+                break
             try:
                 ended = await shim.tasks.wait(container)
             except ShimLost:
+                if tries >= _TRIES:  # it takes connections and ends them
+                    await asyncio.sleep(RETRY_AFTER)
                 continue
             return await self.settle(container, ended)
+        return await self.lose(container)
 
     async def _forget_in_shim(self, container: ContainerId) -> None:
         """What the runtime keeps of it goes already: its pod's shim ends only when it has no container."""

@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 
+import msgspec
+
 from crib.backends.known_processes import identity
 from crib.backends.shim.exits import ShimExits
 from crib.backends.shim.nouns import ShimLost, Stdio
@@ -19,7 +21,8 @@ from crib.backends.shim.shims import Shim
 from crib.backends.shim.task_client import NAMESPACE, ShimTasks
 from crib.backends.shim.tools import ShimTools
 from crib.host.files import atomic_write, remove_tree
-from crib.host.mounts import unmount_tree
+from crib.host.mount_table import is_mountpoint
+from crib.host.mounts import Bind, perform, unmount_tree
 from crib.host.threads import OURS, Job
 from crib.model.errors import Broken, CribError, NotFound
 from crib.model.ids import SandboxId
@@ -46,7 +49,7 @@ class ShimInfra:
     async def start(self, sandbox: SandboxId, inputs: InfraInputs) -> ProcessIdentity:
         what, shims = f"the container of sandbox {sandbox} itself", self._tools.shims
         bundle = shims.bundle(sandbox)
-        await OURS.run(self._job(sandbox), self._write_bundle, sandbox, infra_spec(inputs))
+        await OURS.run(self._job(sandbox), self._write_bundle, sandbox, inputs)
         shim = await shims.start(sandbox)
         service = SandboxService(shim.client, lambda: self._env.settings.verb_timeout)
         if await self._uses_service(service, sandbox):
@@ -79,9 +82,10 @@ class ShimInfra:
         watching = self._watched.pop(sandbox, None)
         if watching is not None:
             watching.cancel()
-        await self._exits.put_away(self._exits.followed(sandbox))
+        await self._exits.put_away(sandbox)
         shim = await self._tools.shims.find(sandbox)
-        if shim is None or not await self._ended(sandbox, shim):
+        ended = shim is not None and await self._ended(sandbox, shim)
+        if not ended and await OURS.run(self._job(sandbox), os.path.islink, self._env.paths.infra(sandbox)):
             await self._tools.shims.clear_up(sandbox)
         await self._tools.shims.end(sandbox)
 
@@ -108,7 +112,7 @@ class ShimInfra:
         """Whether the shim has ended and forgotten what runs for the pod, or knows nothing of it."""
         try:
             async with asyncio.timeout(END_TIME):
-                if self._env.options.shim.sandbox_service != "never":
+                if self._env.facts.sandbox_container:
                     service = SandboxService(shim.client, lambda: END_TIME)
                     with contextlib.suppress(CribError):
                         await service.stop(sandbox)
@@ -135,9 +139,16 @@ class ShimInfra:
             raise Broken(f"sandbox {sandbox}: the shim {self._env.program.path} has no sandbox service")
         return False
 
-    def _write_bundle(self, sandbox: SandboxId, spec: oci.Spec) -> None:
-        bundle = self._tools.shims.bundle(sandbox)
+    def _write_bundle(self, sandbox: SandboxId, inputs: InfraInputs) -> None:
+        bundle, spec = self._tools.shims.bundle(sandbox), infra_spec(inputs)
         os.makedirs(bundle, mode=0o700, exist_ok=True)
+        if self._env.facts.sandbox_container:
+            # Shims of virtual machines look for the root in the bundle, and take it into the machine.
+            root = f"{bundle}/rootfs"
+            os.makedirs(root, mode=0o755, exist_ok=True)
+            if not is_mountpoint(root):
+                perform(Bind(inputs.root, root, read_only=True))
+            spec = msgspec.structs.replace(spec, root=oci.Root(path=root, readonly=True))
         atomic_write(f"{bundle}/config.json", oci.encode(spec), 0o600)
         with contextlib.suppress(FileExistsError):
             os.symlink(bundle, self._env.paths.infra(sandbox))

@@ -95,12 +95,12 @@ class LogFile:
                 await FOREIGN.run(job, body)
                 self._is_slow = False
                 return
-            except Overdue as error:
+            except Overdue:
                 slow()
                 if not self._is_slow:
                     self._is_slow = True
                     _log.warning(
-                        "container %s waits until its log can be written: %s", self._container, error
+                        "container %s waits for its log: %s takes no write", self._container, self.path
                     )
                 if begun:
                     await ended.wait()

@@ -66,7 +66,8 @@ def check_private(path: str) -> None:
         raise Broken(f"others than root may connect to the shim's socket {path}")
 
 
-def remove_socket(path: str) -> None:
-    """Safe to repeat. Blocks."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+def remove_sockets(program: ShimProgram, instance: str, *paths: str) -> None:
+    """Those at `paths`, and where the instance's shim is usually. It has ended. Safe to repeat. Blocks."""
+    for path in (*paths, *program.usual_sockets(instance)):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(path)

@@ -22,7 +22,7 @@ from crib.backends.shim.bootstrap import (
 )
 from crib.backends.shim.environment import ShimEnvironment
 from crib.backends.shim.nouns import Ended, ShimLost
-from crib.backends.shim.processes import check_private, ended, find_shims, kill, remove_socket
+from crib.backends.shim.processes import check_private, ended, find_shims, kill, remove_sockets
 from crib.backends.shim.shim_log import ShimLog
 from crib.backends.shim.shim_notes import ShimNote, forget_note, read_note, write_note
 from crib.backends.shim.task_client import ShimTasks
@@ -138,8 +138,8 @@ class Shims:
                     there = await OURS.run(job, find_shims, self._env.program, instance)
                 for process in there:
                     await kill(what, process)
-                if note is not None:
-                    await OURS.run(job, remove_socket, note.address.path)
+                paths = () if note is None else (note.address.path,)
+                await OURS.run(job, remove_sockets, self._env.program, instance, *paths)
                 await OURS.run(job, forget_note, bundle)
 
     async def clear_up(self, instance: str) -> Ended:
@@ -159,7 +159,7 @@ class Shims:
                 said = checked(what, await run(argv, timeout=DELETE_TIME, env=env, options=options))
             return read_deleted(said.stdout)
         except CribError as error:
-            _log.warning("%s: %s", what, error)
+            _log.warning("%s", error)
             return gone
 
     async def is_lost(self, shim: Shim) -> bool:
@@ -226,7 +226,8 @@ class Shims:
         _log.warning("the shim of %s is lost: %s", instance, why)
         if note.process is not None:
             await kill(f"the shim of {instance}", note.process)
-        await OURS.run(self._job(instance), remove_socket, note.address.path)
+        job, program = self._job(instance), self._env.program
+        await OURS.run(job, remove_sockets, program, instance, note.address.path)
         await OURS.run(self._job(instance), forget_note, self.bundle(instance))
 
     async def _shut_down(self, shim: Shim) -> None:

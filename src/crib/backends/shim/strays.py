@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from crib.backends.pods.strays import Strays, find_strays, ids, remove_cgroups
 from crib.backends.shim.environment import ShimEnvironment
-from crib.backends.shim.processes import kill, shims_of
+from crib.backends.shim.processes import kill, remove_sockets, shims_of
 from crib.backends.shim.task_client import NAMESPACE
+from crib.host.threads import OURS
 from crib.model.sandbox import ProcessIdentity
 
 
@@ -38,4 +39,5 @@ async def remove_parts(environment: ShimEnvironment, strays: ShimStrays) -> None
     """Kill and remove what has no id of its own. Broken when processes do not die."""
     for owner, process in strays.shims:
         await kill(f"removing what belongs to nobody: {owner}", process)
+        await OURS.run("removing a shim's socket", remove_sockets, environment.program, owner)
     await remove_cgroups(environment, strays.known)

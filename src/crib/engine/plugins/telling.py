@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
@@ -70,7 +70,7 @@ class PluginMoments:
         self.showing = showing
         self.gate = Gate()
         self.carry_out: Callable[[PluginOrders], Coroutine[object, object, None]] = _left_alone
-        """Does what plugins want of other containers (`wishes`)."""
+        """Does what plugins want of other containers (`engine.plugin_wishes`)."""
         self._told: dict[SandboxId, PodMoment] = {}
         """The last that plugins have heard of a pod, as to its beginning and end."""
         self._ending: dict[ContainerId, asyncio.Future[None]] = {}
@@ -87,9 +87,9 @@ class PluginMoments:
         return self.present or self.gate.is_wanted
 
     @property
-    def untold_ends(self) -> frozenset[ContainerId]:
-        """Containers that have ended, which plugins are still to hear of."""
-        return frozenset(self._ending)
+    def untold_ends(self) -> Collection[ContainerId]:
+        """Containers that have ended, which plugins are still to hear of, at this moment."""
+        return self._ending.keys()
 
     # pods
 
@@ -208,7 +208,8 @@ class PluginMoments:
         sandbox = self.showing.sandbox(record.sandbox_id)
         if sandbox is not None and self._expected:
             self._ending[record.id] = asyncio.get_running_loop().create_future()
-            self._keeper.begin("tell plugins of an end", self._end(record, sandbox), record.id)
+            work = self._keeper.begin("tell plugins of an end", self._end(record, sandbox), record.id)
+            work.task.add_done_callback(lambda _: self._is_told(record.id))  # one that never began, too
 
     async def removed(self, record: ContainerRecord) -> None:
         """Nothing is left of it but its row."""
@@ -224,13 +225,12 @@ class PluginMoments:
                     await self._container_over(ContainerMoment.REMOVE, record, sandbox)
 
     async def _end(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:
-        told = self._ending[record.id]
-        try:
-            async with self.gate.telling():
-                await self._tell_end(record, sandbox)
-                self._ending.pop(record.id, None)  # in the pass: who is alone goes by it
-        finally:
-            self._ending.pop(record.id, None)
+        async with self.gate.telling():
+            await self._tell_end(record, sandbox)
+            self._is_told(record.id)  # in the pass: who is alone goes by it
+
+    def _is_told(self, container: ContainerId) -> None:
+        if (told := self._ending.pop(container, None)) is not None:
             told.set_result(None)
 
     async def _tell_end(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from crib.backends.shim import log_files
+from crib.backends.shim import outputs as outputs_module
 from crib.backends.shim.attach import AttachedClients
+from crib.backends.shim.chunks import Chunk
 from crib.backends.shim.first_processes import FirstProcesses
+from crib.backends.shim.outputs import TURNS
+from crib.host.threads import Overdue
 from crib.model.container import ContainerRecord
 from crib.model.errors import InvalidRequest, WrongState
 from crib.model.settings import Settings, StreamingSettings
@@ -206,3 +213,63 @@ async def test_a_container_that_ended_without_a_daemon_has_that_in_its_log_once(
         b"crib: the container ended its stdout and stderr while cribd did not run: up to 64"
     )
     assert record.id in caplog.text
+
+
+async def test_logs_that_take_no_write_hold_up_their_own_containers_only_and_lose_nothing(
+    lab: FifoLab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More of them than reads that may be under way at a time."""
+    hung, answers = [lab.record(f"hung{number}") for number in range(TURNS + 2)], threading.Event()
+    free, put_into = lab.record("free"), Chunk.put_into
+
+    def put(chunk: Chunk, log: int) -> None:
+        if chunk.container != free.id:
+            answers.wait(BOUND)
+        put_into(chunk, log)
+
+    monkeypatch.setattr(Chunk, "put_into", put)
+    monkeypatch.setattr(log_files, "PATIENCE", 0.05)
+    try:
+        async with lab.daemon() as first:
+            stuck = [Ends.open(await first.prepare(record)) for record in hung]
+            for ends in stuck:
+                await write_all(ends.stdout, b"one\n")
+            ends = Ends.open(await first.prepare(free))
+            await write_all(ends.stdout, numbered(0, 30_000))
+            await comes_true(lambda: lines(free.log_path) == numbered(0, 30_000).split(b"\n")[:-1])
+            assert lines(hung[0].log_path) == []
+            await comes_true(lambda: caplog.text.count("waits for its log") == len(hung))
+            outputs = first.outputs(hung[0].id)
+            assert outputs is not None
+            monkeypatch.setattr(outputs_module, "LOG_TIME", 0.05)
+            with pytest.raises(Overdue, match=f"reopening the log {hung[0].log_path}: takes more than"):
+                async with outputs.at_rest("reopening"):
+                    pass
+            answers.set()
+            for one, record in zip((*stuck, ends), (*hung, free), strict=True):
+                one.close()
+                await drained(first, record)
+            assert [lines(record.log_path) for record in hung] == [[b"one"]] * len(hung)
+    finally:
+        answers.set()
+
+
+async def test_what_a_full_disk_took_not_is_told_in_the_log_when_it_takes_more(
+    lab: FifoLab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_chunk: Chunk, _log: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with lab.daemon() as first:
+        record = lab.record()
+        ends = Ends.open(await first.prepare(record))
+        with monkeypatch.context() as disk:
+            disk.setattr(Chunk, "put_into", full)
+            await write_all(ends.stdout, b"lost\n")
+            await comes_true(lambda: f"output of container {record.id} is lost" in caplog.text)
+        await write_all(ends.stdout, b"kept\n")
+        ends.close()
+        await drained(first, record)
+    told, kept = lines(record.log_path)
+    assert told == b"crib: 1 writes to this log were lost: No space left on device"
+    assert kept == b"kept"
