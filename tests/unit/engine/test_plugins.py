@@ -190,6 +190,27 @@ async def test_a_create_that_fails_after_plugins_were_asked_is_undone_with_them(
     assert plugins.moments(failed) == ["CreateContainer", "StopContainer", "RemoveContainer"]
 
 
+async def test_a_create_that_is_given_up_when_it_is_done_is_told_to_be_over_once(
+    world: World, plugins: FakePlugins
+) -> None:
+    pod = await world.pod()
+    await world.pulled()
+    plugins.before["PostCreateContainer"] = held = Held()
+    creating = asyncio.ensure_future(world.created(pod))
+    async with bounded():
+        await held.come.wait()
+        for work in world.node.keeper.works():
+            work.abandon("nobody wants it any more")
+        await asyncio.wait([creating])
+    assert creating.exception() is not None
+    container = plugins.containers[0].record.id
+    await until(lambda: "RemoveContainer" in plugins.moments(container))
+    await until(lambda: not world.node.keeper.works())
+    assert plugins.moments(container) == [
+        *("CreateContainer", "PostCreateContainer", "StopContainer", "RemoveContainer")
+    ]
+
+
 async def test_a_refused_start_ends_the_container_and_says_who_refused(
     world: World, plugins: FakePlugins
 ) -> None:

@@ -292,6 +292,11 @@ class Creation:
             self.adjust = self._ask
         return self
 
+    async def created(self, record: ContainerRecord) -> None:
+        """It is listed. If that fails, its teardown tells plugins that it is over, as with any other."""
+        self._is_asked = False
+        await self._plugins.created(record, self._sandbox)
+
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             if error is not None and self._is_asked:
