@@ -11,7 +11,7 @@ from crib.engine.containers.stop import StopContainer
 from crib.engine.containers.update import UpdateContainer
 from crib.engine.core import Core
 from crib.model.container import ContainerRecord, ContainerState
-from crib.model.errors import CribError, TimedOut, Unavailable
+from crib.model.errors import CribError, NotFound, TimedOut, Unavailable
 from crib.model.ids import ContainerId
 from crib.model.lifecycle import ContainerVerb, is_listed, move_container
 from crib.model.plugins import (
@@ -92,8 +92,15 @@ class PluginWishes:
                 failed.append(FailedUpdate(update, str(error)))
         return failed
 
+    def _container(self, container: ContainerId) -> ContainerRecord:
+        """By its whole id: what begins like it may be another one. NotFound."""
+        record = self._core.containers.get(container)
+        if record is None or not is_listed(record):
+            raise NotFound(f"there is no container {container!r}")
+        return record
+
     async def _one_update(self, update: ContainerUpdate) -> None:
-        record = self._core.container(update.container)
+        record = self._container(update.container)
         stage = self._core.timeline.of(record.sandbox_id)
         work = self._update.by_plugin(record.id, update.change)
         begun = self._core.keeper.begin("update container", work, record.id)
@@ -108,7 +115,7 @@ class PluginWishes:
     async def evict(self, evictions: Sequence[Eviction]) -> None:
         for eviction in evictions:
             try:
-                record = self._core.container(eviction.container)
+                record = self._container(eviction.container)
                 if record.state is not ContainerState.EXITED and record.id not in self._evicting:
                     move_container(record, ContainerVerb.STOP)
                     self._evict(record, eviction)

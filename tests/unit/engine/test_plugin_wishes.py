@@ -215,6 +215,15 @@ async def test_updates_of_a_node_that_hangs_are_given_up_together(
     assert ["not tried" in one.problem for one in failed] == [False, False, False, True, True]
 
 
+async def test_plugins_name_containers_by_their_whole_ids(world: World, plugins: FakePlugins) -> None:
+    container = await world.running(await world.pod())
+    beginning = ContainerId(container[:8])
+    (failed,) = await host(world).update([update(beginning, cpu_shares=7)])
+    assert "no container" in failed.problem
+    await host(world).evict([Eviction(beginning, "", "10-fake")])
+    assert "evicted" not in [event.action for event in await events(world)]
+
+
 async def test_an_annotation_that_is_no_number_means_the_usual_grace(world: World) -> None:
     row = world.node.containers.get(await world.created(await world.pod()))
     assert grace_of(row) == USUAL_GRACE
