@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 UPDATE_LIMIT = 10.0
 """Seconds for one update that a plugin wants: the container may be busy with something that hangs."""
-MOST_OVERDUE = 3
+MOST_OVERDUE = 2
 """Of the updates that a plugin wants at once. Then something hangs, and the others are not tried: a verb or
 the plugin waits for all of them.
 """

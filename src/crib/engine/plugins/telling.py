@@ -102,8 +102,8 @@ class PluginMoments:
     async def never_ran(self, pod: SandboxRecord) -> None:
         """The run has failed: from here on plugins have nothing to do with it."""
         if self._told.get(pod.id) is PodMoment.RUN:
-            await self._pod_over(PodMoment.STOP, pod)
-            await self._pod_over(PodMoment.REMOVE, pod)
+            await self._pod_ends(PodMoment.STOP, pod)
+            await self._pod_ends(PodMoment.REMOVE, pod)
         self._told[pod.id] = PodMoment.REMOVE
 
     async def updates_pod(self, pod: SandboxRecord, wanted: SandboxRecord) -> None:
