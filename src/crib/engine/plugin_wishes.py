@@ -11,7 +11,8 @@ from crib.engine.containers.stop import StopContainer
 from crib.engine.containers.update import UpdateContainer
 from crib.engine.core import Core
 from crib.model.container import ContainerRecord, ContainerState
-from crib.model.errors import CribError, TimedOut
+from crib.model.errors import CribError, NotFound, TimedOut, Unavailable
+from crib.model.ids import ContainerId
 from crib.model.lifecycle import ContainerVerb, is_listed, move_container
 from crib.model.plugins import (
     ContainerUpdate,
@@ -27,6 +28,10 @@ _log = logging.getLogger(__name__)
 
 UPDATE_LIMIT = 10.0
 """Seconds for one update that a plugin wants: the container may be busy with something that hangs."""
+MOST_OVERDUE = 2
+"""Of the updates that a plugin wants at once. Then something hangs, and the others are not tried: a verb or
+the plugin waits for all of them.
+"""
 USUAL_GRACE = 30.0
 """Seconds that a container has to end when its pod does not say (Kubernetes' default)."""
 _GRACE = "io.kubernetes.pod.terminationGracePeriod"
@@ -43,6 +48,7 @@ class PluginWishes:
         self._core = core
         self._update = update
         self._stop = stop
+        self._evicting: set[ContainerId] = set()
         core.plugins.carry_out = self.carry_out
 
     @asynccontextmanager
@@ -68,10 +74,14 @@ class PluginWishes:
 
     async def update(self, updates: Sequence[ContainerUpdate]) -> Sequence[FailedUpdate]:
         failed = []
+        overdue = 0
         for update in updates:
             try:
+                if overdue == MOST_OVERDUE:
+                    raise Unavailable(f"it was not tried: {overdue} updates before it took too long")
                 await self._one_update(update)
             except CribError as error:
+                overdue += isinstance(error, TimedOut)
                 _log.log(
                     logging.INFO if update.ignore_failure else logging.WARNING,
                     "NRI plugin %s wants other limits for container %s: %s",
@@ -82,8 +92,15 @@ class PluginWishes:
                 failed.append(FailedUpdate(update, str(error)))
         return failed
 
+    def _container(self, container: ContainerId) -> ContainerRecord:
+        """By its whole id: what begins like it may be another one. NotFound."""
+        record = self._core.containers.get(container)
+        if record is None or not is_listed(record):
+            raise NotFound(f"there is no container {container!r}")
+        return record
+
     async def _one_update(self, update: ContainerUpdate) -> None:
-        record = self._core.container(update.container)
+        record = self._container(update.container)
         stage = self._core.timeline.of(record.sandbox_id)
         work = self._update.by_plugin(record.id, update.change)
         begun = self._core.keeper.begin("update container", work, record.id)
@@ -98,8 +115,8 @@ class PluginWishes:
     async def evict(self, evictions: Sequence[Eviction]) -> None:
         for eviction in evictions:
             try:
-                record = self._core.container(eviction.container)
-                if record.state is not ContainerState.EXITED:
+                record = self._container(eviction.container)
+                if record.state is not ContainerState.EXITED and record.id not in self._evicting:
                     move_container(record, ContainerVerb.STOP)
                     self._evict(record, eviction)
             except CribError as error:
@@ -112,7 +129,10 @@ class PluginWishes:
         _log.warning("container %s is evicted: %s", record.id, why)
         core.history.container_happens("evicted", record, core.sandboxes.get(record.sandbox_id), why)
         core.timeline.of(record.sandbox_id).mark(f"NRI {eviction.plugin}", f"evict {record.config.name}", why)
-        core.keeper.begin("evict container", self._stop.evict(record.id, grace_of(record), why), record.id)
+        self._evicting.add(record.id)
+        work = self._stop.evict(record.id, grace_of(record), why)
+        evicting = core.keeper.begin("evict container", work, record.id).task
+        evicting.add_done_callback(lambda _: self._evicting.discard(record.id))
 
     async def carry_out(self, orders: PluginOrders) -> None:
         """What came with an answer. Evictions begin first: they make room for what others get."""

@@ -174,6 +174,56 @@ async def test_an_eviction_holds_up_nobody_and_one_of_what_is_gone_harms_nobody(
     assert world.node.containers.get(old).state is ContainerState.EXITED
 
 
+async def test_a_container_that_is_being_evicted_is_not_evicted_again(
+    world: World, plugins: FakePlugins
+) -> None:
+    container = await world.running(await world.pod())
+    world.inside(container).stubborn = True
+    for number in range(3):
+        await host(world).evict([Eviction(container, f"reason {number}", "10-fake")])
+    await until(lambda: signal.SIGTERM in world.inside(container).signals)
+    works = [work for work in world.node.keeper.works() if work.name == "evict container"]
+    assert len(works) == 1
+    assert [event.text for event in await events(world) if event.action == "evicted"] == [
+        "NRI plugin 10-fake: reason 0"
+    ]
+    await world.node.containers.stop(container, 0)
+
+
+async def test_an_eviction_that_failed_can_be_wanted_again(world: World, plugins: FakePlugins) -> None:
+    container = await world.running(await world.pod())
+    world.handler.failpoints.set("signal=1*error(no such luck)")
+    await host(world).evict([Eviction(container, "first", "10-fake")])
+    await until(lambda: not world.node.keeper.works())
+    assert world.node.containers.get(container).state is ContainerState.RUNNING
+    await host(world).evict([Eviction(container, "second", "10-fake")])
+    await ended(world, container)
+
+
+async def test_updates_of_a_node_that_hangs_are_given_up_together(
+    world: World, plugins: FakePlugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin_wishes, "UPDATE_LIMIT", 0.01)
+    container = await world.created(await world.pod())
+    hold = world.handler.failpoints.hold("start")
+    start = asyncio.ensure_future(world.node.containers.start(container))
+    async with bounded():
+        await hold.reached.wait()
+        failed = await host(world).update([update(container, cpu_shares=7)] * 5)
+        hold.release.set()
+        await start
+    assert ["not tried" in one.problem for one in failed] == [False, False, True, True, True]
+
+
+async def test_plugins_name_containers_by_their_whole_ids(world: World, plugins: FakePlugins) -> None:
+    container = await world.running(await world.pod())
+    beginning = ContainerId(container[:8])
+    (failed,) = await host(world).update([update(beginning, cpu_shares=7)])
+    assert "no container" in failed.problem
+    await host(world).evict([Eviction(beginning, "", "10-fake")])
+    assert "evicted" not in [event.action for event in await events(world)]
+
+
 async def test_an_annotation_that_is_no_number_means_the_usual_grace(world: World) -> None:
     row = world.node.containers.get(await world.created(await world.pod()))
     assert grace_of(row) == USUAL_GRACE

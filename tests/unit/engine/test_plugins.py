@@ -114,6 +114,33 @@ async def test_a_refused_run_leaves_nothing_and_the_next_try_succeeds(
     assert world.node.sandboxes.get(await world.pod()).state is SandboxState.READY
 
 
+async def test_nobody_is_alone_while_plugins_are_told_that_a_run_has_failed(
+    world: World, plugins: FakePlugins
+) -> None:
+    await world.pulled()
+    plugins.before["RunPodSandbox"] = refusing()
+    plugins.before["StopPodSandbox"] = held = Held()
+    running = asyncio.ensure_future(world.pod())
+    alone = asyncio.Event()
+
+    async def come() -> None:
+        assert plugins.host is not None
+        async with plugins.host.alone():
+            alone.set()
+            assert plugins.moments()[-1] != "StopPodSandbox"
+
+    async with bounded():
+        await held.come.wait()
+        coming = asyncio.ensure_future(come())
+        await turns()
+        assert not alone.is_set()
+        held.go.set()
+        await asyncio.wait([running])
+        await coming
+    assert plugins.moments() == ["RunPodSandbox", "StopPodSandbox", "RemovePodSandbox"]
+    assert isinstance(running.exception(), WrongState)
+
+
 async def test_a_run_that_fails_before_plugins_hear_of_it_is_none_of_theirs(
     world: World, plugins: FakePlugins
 ) -> None:
@@ -188,6 +215,27 @@ async def test_a_create_that_fails_after_plugins_were_asked_is_undone_with_them(
         await world.created(pod)
     failed = plugins.containers[0].record.id
     assert plugins.moments(failed) == ["CreateContainer", "StopContainer", "RemoveContainer"]
+
+
+async def test_a_create_that_is_given_up_when_it_is_done_is_told_to_be_over_once(
+    world: World, plugins: FakePlugins
+) -> None:
+    pod = await world.pod()
+    await world.pulled()
+    plugins.before["PostCreateContainer"] = held = Held()
+    creating = asyncio.ensure_future(world.created(pod))
+    async with bounded():
+        await held.come.wait()
+        for work in world.node.keeper.works():
+            work.abandon("nobody wants it any more")
+        await asyncio.wait([creating])
+    assert creating.exception() is not None
+    container = plugins.containers[0].record.id
+    await until(lambda: "RemoveContainer" in plugins.moments(container))
+    await until(lambda: not world.node.keeper.works())
+    assert plugins.moments(container) == [
+        *("CreateContainer", "PostCreateContainer", "StopContainer", "RemoveContainer")
+    ]
 
 
 async def test_a_refused_start_ends_the_container_and_says_who_refused(

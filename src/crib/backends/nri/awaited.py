@@ -65,7 +65,9 @@ class AwaitedPlugins:
         """See NodePlugins."""
         self._host = host
         settings = self._settings
-        if settings.validator.enable or (settings.plugin_dir and await self._are_installed()):
+        if not (settings.plugin_dir and await self._are_installed()):
+            self._settings = replace(settings, plugin_dir="")  # they start with the daemon, or not at all
+        if settings.validator.enable or self._settings.plugin_dir:
             await self._become_whole()
         if not settings.disable_connections:
             self._socket = PluginSocket(settings.socket, self._accept, lambda text: host.note(SOCKET, text))
@@ -109,8 +111,8 @@ class AwaitedPlugins:
                 module = await OURS.run(f"importing {name}", importlib.import_module, name)
                 settings = replace(self._settings, disable_connections=True)  # the socket is ours
                 whole: NriPlugins = module.NriPlugins(settings, self.figures)
+                self._whole = whole  # before it begins: the first may be ready while others still start
                 await whole.begin(self._host)
-                self._whole = whole
             return self._whole
 
     async def pod(self, moment: PodMoment, pod: ShownPod, stage: StageTimer) -> None:

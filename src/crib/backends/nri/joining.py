@@ -38,6 +38,13 @@ MOST_PAUSE = 60.0
 """Seconds until a plugin is synchronized that could not be, as something takes too long to be made. The pause
 doubles from the first to the most: each try keeps others from making anything for a while.
 """
+FIRST_AWAY = 10.0
+MOST_AWAY = 600.0
+"""Seconds until a plugin is synchronized that was dropped while it was: the node made nothing meanwhile, and
+it may come back at once. The time doubles from the first to the most.
+"""
+MOST_DROPPED = 64
+"""Names of such plugins that are remembered."""
 WRITING_SECONDS = 30.0
 """For the messages that tell of all pods and containers."""
 
@@ -48,6 +55,8 @@ class Joining:
     def __init__(self, settings: NriSettings, host: PluginHost) -> None:
         self._settings = settings
         self._host = host
+        self._away: dict[str, float] = {}
+        """Seconds that plugins wait which were dropped while they were synchronized, by their names."""
 
     async def join(self, plugin: Plugin, configuration: str) -> None:
         """Until it is ready, or has been dropped. To be cancelled when it ends by itself."""
@@ -58,8 +67,23 @@ class Joining:
                 await self._configure(plugin, configuration)
         except TimeoutError:
             plugin.drop(f"it was not registered and configured within {limit:g} s")
-        if plugin.state is PluginState.CONFIGURED:
-            await self._synchronize(plugin)
+        if plugin.state is not PluginState.CONFIGURED:
+            return
+        if away := self._away.get(str(plugin)):
+            _log.warning("NRI plugin %s, which was dropped in Synchronize, waits for %g s", plugin, away)
+            await asyncio.sleep(away)
+        updates = await self._synchronize(plugin)
+        self._remember(plugin)
+        if updates:
+            await carried_out(plugin, self._host, PluginOrders(updates))
+
+    def _remember(self, plugin: Plugin) -> None:
+        """Whether its synchronization has failed."""
+        away = self._away.pop(str(plugin), 0.0)
+        if plugin.problem:
+            self._away[str(plugin)] = min(2 * away, MOST_AWAY) or FIRST_AWAY
+            for oldest in list(self._away)[:-MOST_DROPPED]:
+                del self._away[oldest]
 
     async def _configure(self, plugin: Plugin, configuration: str) -> None:
         settings = self._settings
@@ -82,28 +106,35 @@ class Joining:
         except (CallFailed, ValueError) as error:
             plugin.drop(f"Configure: {error}")
 
-    async def _synchronize(self, plugin: Plugin) -> None:
+    async def _synchronize(self, plugin: Plugin) -> tuple[ContainerUpdate, ...] | None:
+        """The updates that it wants; None where it has been dropped, or has gone."""
+        subject, pause = f"NRI plugin {plugin}", FIRST_PAUSE
+        waits = False
+        try:
+            while True:
+                try:
+                    return await self._alone(plugin)
+                except Unavailable as error:
+                    waits = True
+                    self._host.note(subject, f"it is not synchronized yet: {error}")
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, MOST_PAUSE)
+        except (CallFailed, Oversized, PluginRefused) as error:
+            plugin.drop(f"Synchronize: {error}")
+            return None
+        finally:
+            if waits:
+                self._host.note(subject, "")
+
+    async def _alone(self, plugin: Plugin) -> tuple[ContainerUpdate, ...] | None:
         limit = self._settings.synchronize_timeout
-        updates: tuple[ContainerUpdate, ...] | None = None
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                async with self._host.alone() as node:
-                    plugin.become(PluginState.SYNCHRONIZING)
-                    told = self._told(plugin, node, time.monotonic() + limit)
-                    updates = await plugin.measured("Synchronize", told, "", limit)
-                    if updates is not None:
-                        plugin.become(PluginState.READY)
-                break
-            except Unavailable as error:
-                self._host.note(f"NRI plugin {plugin}", f"it is not synchronized yet: {error}")
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, MOST_PAUSE)
-            except (CallFailed, Oversized, PluginRefused) as error:
-                plugin.drop(f"Synchronize: {error}")
-                return
-        if updates:
-            await carried_out(plugin, self._host, PluginOrders(updates))
+        async with self._host.alone() as node:
+            plugin.become(PluginState.SYNCHRONIZING)
+            told = self._told(plugin, node, time.monotonic() + limit)
+            updates = await plugin.measured("Synchronize", told, "", limit)
+            if updates is not None:
+                plugin.become(PluginState.READY)
+        return updates
 
     @staticmethod
     async def _told(plugin: Plugin, node: ShownNode, until: float) -> tuple[ContainerUpdate, ...]:

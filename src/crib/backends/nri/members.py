@@ -25,7 +25,7 @@ from crib.tasks.keeper import HANDS
 _log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 64
-"""Of plugins that came to the socket, whether or not they have registered; more are sent away."""
+"""Of all plugins, whether or not they have registered; who comes to the socket beyond that is sent away."""
 SHUTDOWN_SECONDS = 1.0
 """For a plugin to hear that the daemon ends."""
 SOCKET = "NRI socket"
@@ -41,6 +41,7 @@ class Members:
         self._figures = figures
         self._changed = changed
         self._host: PluginHost
+        self._joining: Joining
         self._socket: PluginSocket | None = None
         self._installed: InstalledPlugins | None = None
         self._connected: list[Plugin] = []
@@ -50,6 +51,7 @@ class Members:
     async def begin(self, host: PluginHost) -> None:
         """Start those that are installed, and let others connect."""
         settings, self._host = self._settings, host
+        self._joining = Joining(settings, host)
         if settings.plugin_dir:
             self._installed = InstalledPlugins(
                 settings.plugin_dir, settings.plugin_config_dir, self._live_installed, self._note
@@ -130,7 +132,7 @@ class Members:
         plugin.changed = changed
         self._connected.append(plugin)
         plugin.link.begin(RuntimeCalls(plugin, self._host).methods)
-        joining = Joining(self._settings, self._host).join(plugin, configuration)
+        joining = self._joining.join(plugin, configuration)
         try:
             async with Beside() as beside:
                 beside.start(f"joining of NRI plugin {plugin}", _joined(plugin, joining))

@@ -129,7 +129,7 @@ class CreateContainer:
                         made = _edited(await self._make(request, stage), creation.edits)
                         state = move_container(made, ContainerVerb.CREATE)
                         record = core.containers.put(replace(made, state=state))
-                        await core.plugins.created(record, sandbox)
+                        await creation.created(record)
                     core.refuse_if_faulty()
             except BaseException as error:
                 with suppress(Exception):  # the row stays and says why; the caller gets the first error

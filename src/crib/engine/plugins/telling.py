@@ -102,8 +102,8 @@ class PluginMoments:
     async def never_ran(self, pod: SandboxRecord) -> None:
         """The run has failed: from here on plugins have nothing to do with it."""
         if self._told.get(pod.id) is PodMoment.RUN:
-            await self._pod_over(PodMoment.STOP, pod)
-            await self._pod_over(PodMoment.REMOVE, pod)
+            await self._pod_ends(PodMoment.STOP, pod)
+            await self._pod_ends(PodMoment.REMOVE, pod)
         self._told[pod.id] = PodMoment.REMOVE
 
     async def updates_pod(self, pod: SandboxRecord, wanted: SandboxRecord) -> None:
@@ -291,6 +291,11 @@ class Creation:
                 self._leave()
             self.adjust = self._ask
         return self
+
+    async def created(self, record: ContainerRecord) -> None:
+        """It is listed. If that fails, its teardown tells plugins that it is over, as with any other."""
+        self._is_asked = False
+        await self._plugins.created(record, self._sandbox)
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:

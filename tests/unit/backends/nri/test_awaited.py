@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -17,7 +18,16 @@ from crib.model.nri_settings import NriSettings, ValidatorSettings
 from crib.model.plugins import ContainerMoment, PodMoment
 from crib.model.resource_change import ResourceChange
 from crib.ports.plugins import PluginRefused
-from tests.plugin_lab import LabHost, LabPlugin, bounded, no_stage, ready, shown_container, shown_pod
+from tests.plugin_lab import (
+    INSTALLED,
+    LabHost,
+    LabPlugin,
+    bounded,
+    no_stage,
+    ready,
+    shown_container,
+    shown_pod,
+)
 
 
 @pytest.fixture
@@ -80,6 +90,41 @@ async def test_installed_plugins_are_seen_at_once(
     program.chmod(0o755)
     await awaited.begin(host)
     assert [one.name for one in awaited.statuses()] == ["10-away"]
+
+
+async def test_an_installed_plugin_that_is_ready_takes_part_while_another_still_starts(
+    awaited: AwaitedPlugins, settings: NriSettings, host: LabHost, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "never")
+    texts = {
+        "10-ready": INSTALLED.format(python=sys.executable),
+        "20-slow": f"#!/bin/sh\nexec cat {tmp_path}/never\n",
+    }
+    Path(settings.plugin_dir).mkdir()
+    for name, text in texts.items():
+        program = Path(settings.plugin_dir) / name
+        program.write_text(text)
+        program.chmod(0o755)
+    beginning = asyncio.ensure_future(awaited.begin(host))
+    await ready(awaited)
+    assert awaited.present
+    assert not beginning.done(), "it still waits for the other one"
+    beginning.cancel()
+    await asyncio.wait([beginning])
+
+
+async def test_a_plugin_that_is_installed_later_waits_for_the_next_start(
+    awaited: AwaitedPlugins, settings: NriSettings, host: LabHost, connected: list[LabPlugin]
+) -> None:
+    await awaited.begin(host)
+    program = Path(settings.plugin_dir) / "10-late"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    connected.append(LabPlugin("first"))
+    await connected[0].join(settings.socket)
+    await ready(awaited)
+    assert [one.name for one in awaited.statuses()] == ["10-first"]
 
 
 def test_what_speaks_with_plugins_is_not_imported_without_one(tmp_path: Path) -> None:

@@ -48,6 +48,10 @@ def plugin(connected: list[LabPlugin]) -> LabPlugin:
     return made
 
 
+async def _fail(request: Any) -> Any:
+    raise CallFailed(Code.UNKNOWN, "no")
+
+
 async def nobody(plugins: NriPlugins) -> None:
     """None is connected any more."""
     await until(lambda: not plugins.statuses())
@@ -161,10 +165,7 @@ async def test_who_cannot_be_configured_is_sent_away(
 async def test_who_cannot_be_synchronized_is_sent_away(
     plugins: NriPlugins, plugin: LabPlugin, settings: NriSettings, host: LabHost
 ) -> None:
-    async def fail(request: Any) -> Any:
-        raise CallFailed(Code.UNKNOWN, "no")
-
-    plugin.answers["Synchronize"] = fail
+    plugin.answers["Synchronize"] = _fail
     await plugin.join(settings.socket)
     await plugin.gone()
     await until(lambda: host.notes)
@@ -299,6 +300,61 @@ async def test_it_is_tried_again_while_something_takes_too_long_to_be_made(
     assert host.alones == 1
     assert ("NRI plugin 10-lab", "it is not synchronized yet: something is being made") in host.noted
     assert host.notes == {}
+
+
+async def test_one_that_goes_while_it_waits_for_that_leaves_no_warning(
+    plugins: NriPlugins, plugin: LabPlugin, settings: NriSettings, host: LabHost
+) -> None:
+    host.busy = 1  # and it waits for seconds then
+    await plugin.connect(settings.socket)
+    await plugin.register()
+    await until(lambda: host.notes)
+    plugin.end.shutdown(socket.SHUT_RDWR)
+    await nobody(plugins)
+    assert host.notes == {}
+
+
+async def test_one_that_was_dropped_in_its_synchronization_does_not_close_the_node_again_at_once(
+    plugins: NriPlugins,
+    settings: NriSettings,
+    connected: list[LabPlugin],
+    host: LabHost,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    connected += [LabPlugin(), LabPlugin(), LabPlugin("other")]
+    first, again, other = connected
+    first.answers["Synchronize"] = _fail
+    await first.join(settings.socket)
+    await nobody(plugins)
+    await again.connect(settings.socket)
+    await again.register()
+    await until(lambda: "10-lab, which was dropped in Synchronize, waits" in caplog.text)
+    await other.join(settings.socket)
+    await ready(plugins)
+    assert host.alones == 2, "for the first and the other one"
+    assert [one.name for one in plugins.statuses()] == ["10-other", "10-lab"]
+
+
+async def test_its_wait_doubles_and_ends_when_it_has_been_synchronized(
+    plugins: NriPlugins,
+    settings: NriSettings,
+    connected: list[LabPlugin],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("crib.backends.nri.joining.FIRST_AWAY", 0.01)
+    for is_well in (False, False, True, True):
+        plugin = LabPlugin()
+        connected.append(plugin)
+        if not is_well:
+            plugin.answers["Synchronize"] = _fail
+        await plugin.join(settings.socket)
+        if is_well:
+            await ready(plugins)
+            await plugin.close()
+        await nobody(plugins)
+    waits = [one.args[1] for one in caplog.records if "dropped in Synchronize" in one.msg and one.args]
+    assert waits == [0.01, 0.02]
 
 
 @pytest.mark.parametrize("kind", GARBAGE)
