@@ -23,9 +23,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crib.client import Connection, events, images, pods
 from crib.client.pods import Pod
@@ -291,9 +293,15 @@ def _pod_rows(database: Path) -> list[object] | None:
         return None
 
 
-def _run(work: object) -> None:
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        runner.run(work)  # type: ignore[arg-type]
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """In a thread: the test may be on a loop of its own."""
+
+    def all_of_it() -> None:
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            runner.run(work)
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(all_of_it).result()
 
 
 def default_handler(program: str) -> str:

@@ -33,6 +33,8 @@ pytestmark = [
 ]
 
 MIB = 1 << 20
+ENOUGH_TO_START = 32 * MIB
+"""For runc, whose first process is Go before it is the container's."""
 ANNOTATIONS = 'annotations = ["io.crib.*"]\n'
 SETTINGS = f"pids_limit = 200\n[handlers.crun]\n{ANNOTATIONS}[handlers.runc]\n{ANNOTATIONS}"
 HANDLERS = ["crun", "runc"]
@@ -200,7 +202,7 @@ async def test_an_update_that_is_refused_changes_nothing(cri: Cri, handler: str)
 async def test_a_container_without_memory_is_told_as_such_each_time(cri: Cri, handler: str) -> None:
     pod = await run_pod(cri, handler)
     neighbour = await cri.run_container(pod, "sleep", "600", name="neighbour")
-    small = limits(memory_limit_in_bytes=8 * MIB)
+    small = limits(memory_limit_in_bytes=ENOUGH_TO_START)
     for attempt in range(4):
         box = await cri.run_container(
             pod, "sh", "-c", "tail /dev/zero", name=f"box{attempt}", resources=small
@@ -217,7 +219,7 @@ async def test_who_ran_out_of_memory_is_reported_across_a_restart_and_nobody_els
     handler: str, tmp_path: Path
 ) -> None:
     tmp_path.chmod(0o755)
-    small = limits(memory_limit_in_bytes=8 * MIB)
+    small = limits(memory_limit_in_bytes=ENOUGH_TO_START)
     begin = [pb.Mount(container_path="/begin", host_path=str(tmp_path), readonly=True)]
     hungry = "until [ -e /begin/{} ]; do sleep 0.1; done; exec tail /dev/zero"
 
