@@ -10,7 +10,7 @@ import pytest
 
 from crib.backends.nri.plugins import NriPlugins
 from crib.model.nri_settings import NriSettings
-from tests.plugin_lab import Begin, Join, LabHost, LabPlugin, ready
+from tests.plugin_lab import Begin, Join, LabHost, LabPlugin, ready, until
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def begin(settings: NriSettings, host: LabHost) -> AsyncIterator[Begin]:
     yield begin
     for plugins in begun:
         await plugins.close()
-        assert [one.name for one in plugins.statuses() if not one.installed] == []
+        await until(lambda plugins=plugins: all(one.installed for one in plugins.statuses()))
     assert not os.path.exists(settings.socket)
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
