@@ -33,6 +33,8 @@ class HandlerOpening:
     layers: SharedLayers
     others: frozenset[str] | None = None
     """Given to the default handler: those that look after their own pods. It looks after all others'."""
+    retired: bool = False
+    """It was taken out of the configuration, and only looks after what it has made."""
 
     @property
     def options(self) -> HandlerSettings:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.extensions import HANDLERS, load
 from crib.backends.oci.handler import OciHandler
+from crib.backends.shim.handler_notes import noted_handlers
 from crib.model.errors import CribError
 from crib.model.facts import HostFacts
 from crib.model.ids import HandlerName
@@ -41,9 +43,7 @@ def check_kinds(settings: Settings) -> None:
     """Load kinds that are not in the table; Broken. To be called before anything is made or opened."""
     for name, handler in settings.handlers.items():
         if handler.kind == _SHIM:
-            from crib.backends.shim.handler import ShimHandler
-
-            KINDS[_SHIM] = ShimHandler
+            _load_shims()
         elif handler.kind not in KINDS:
             known = (*KINDS, _SHIM)
             KINDS[handler.kind] = load(HANDLERS, handler.kind, f"handlers.{name}.kind", known)
@@ -79,11 +79,25 @@ def _openings(
 ) -> dict[HandlerName, HandlerOpening]:
     default = HandlerName(settings.default_handler)
     names = dict.fromkeys((*map(HandlerName, settings.handlers), default))
-    others = frozenset(names) - {default}
-    return {
+    retired = {name: options for name, options in noted_handlers(paths).items() if name not in names}
+    others = frozenset((*names, *retired)) - {default}
+    openings = {
         name: HandlerOpening(name, settings, paths, facts, layers, others if name == default else None)
         for name in names
     }
+    if retired:
+        _load_shims()
+        theirs = replace(settings, handlers=retired)
+        for name in retired:
+            handler = HandlerName(name)
+            openings[handler] = HandlerOpening(handler, theirs, paths, facts, layers, retired=True)
+    return openings
+
+
+def _load_shims() -> None:
+    from crib.backends.shim.handler import ShimHandler
+
+    KINDS[_SHIM] = ShimHandler
 
 
 def _kind(opening: HandlerOpening) -> HandlerKind:

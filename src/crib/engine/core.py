@@ -178,8 +178,9 @@ class Core:
         """The handler of that name, the default one for an empty name."""
         wanted = HandlerName(name or self.settings.default_handler)
         handler = self.ports.handlers.get(wanted)
-        if handler is None:
-            known = ", ".join(sorted(self.ports.handlers)) or "none"
+        if handler is None or handler.facts.retired:
+            there = (name for name, one in self.ports.handlers.items() if not one.facts.retired)
+            known = ", ".join(sorted(there)) or "none"
             raise InvalidRequest(
                 f"no handler {wanted!r} is configured here (there is: {known})",
                 field="runtime_handler",
@@ -194,7 +195,7 @@ class Core:
     def caretaker(self, record: SandboxRecord | None) -> Handler:
         """Who keeps up, stops and removes what that handler made.
 
-        The handler itself, or the default one where it is no longer configured.
+        The handler itself, also where it is retired; the default one where there is no such handler.
         """
         known = self.ports.handlers.get(record.handler) if record is not None else None
         return known or self.handler("")[1]

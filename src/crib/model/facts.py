@@ -82,6 +82,8 @@ class HandlerFacts:
     """Clients are attached to the streams of its containers."""
     statistics: str = "cgroup"
     """Who measures containers: their `cgroup`, or the `runtime`."""
+    retired: bool = False
+    """It was taken out of the configuration, and only looks after what it has made."""
     problem: str = ""
     """What on this host keeps the handler from running containers, and what to do; empty if nothing."""
 

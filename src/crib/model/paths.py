@@ -11,7 +11,7 @@ DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
 ├── staging/       the worker's, half-made├── layers/HEX       mounted layers (private)
 └── containers/ID  upper/ work/           ├── exits/ID         conmon's exit files
                                           ├── s/SHORT/         conmon's sockets (short: 107 bytes)
-                                          ├── shims/           sockets of shims, and HANDLER.events of ours
+                                          ├── shims/           sockets of shims; HANDLER.* are ours
                                           ├── sandboxes/ID     a tmpfs: ns/net ns/ipc ns/uts, shm/, etc files
                                           └── containers/ID    config.json, rootfs/, pid files
 """

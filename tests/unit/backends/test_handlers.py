@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -11,10 +12,12 @@ import pytest
 from crib.backends import handlers
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.handlers import check_kinds, closed_handlers, open_handlers
+from crib.backends.shim.handler_notes import noted_handlers, write_handler_note
 from crib.model.errors import Broken
 from crib.model.ids import HandlerName
 from crib.model.paths import Paths
 from crib.model.settings import HandlerSettings, Settings
+from crib.model.shim_settings import ShimSettings
 from crib.ports.handler import Handler
 from tests.unit.ocispec.inputs_for_tests import HOST
 
@@ -99,3 +102,36 @@ async def test_a_wipe_has_each_handler_closed(paths: Paths) -> None:
 def test_an_oci_handler_says_its_kind_also_when_it_is_closed(paths: Paths) -> None:
     found = closed_handlers(node("crun", crun="oci"), paths, HOST, NO_LAYERS)
     assert found[HandlerName("crun")].facts.kind == "oci"
+
+
+def test_a_closed_handler_of_shims_knows_how_its_pods_must_be_ended(paths: Paths) -> None:
+    shim = HandlerSettings(kind="shim", shim=ShimSettings(runtime="io.containerd.kata.v2"))
+    settings = Settings(handlers={"kata": shim}, default_handler="kata")
+    check_kinds(settings)
+    facts = closed_handlers(settings, paths, HOST, NO_LAYERS)[HandlerName("kata")].facts
+    assert (facts.own_kernel, facts.sandbox_container, facts.statistics) == (True, True, "runtime")
+
+
+async def test_a_handler_of_shims_that_was_taken_out_is_opened_by_its_note(paths: Paths) -> None:
+    options = {"ConfigPath": "/etc/kata.toml", "Debug": True}
+    shim = ShimSettings(runtime="/opt/kata/containerd-shim-kata-v2", options=options, sandbox_service="never")
+    noted = HandlerSettings(kind="shim", sandbox_container="never", shim=shim)
+    os.makedirs(paths.shims)
+    write_handler_note(paths, "gone", noted)
+    write_handler_note(paths, "one", noted)
+    Path(f"{paths.shims}/torn.json").write_text("{")
+    found = await open_handlers(node("one", one="vm"), paths, HOST, NO_LAYERS)
+    one, gone = cast(Opened, found[HandlerName("one")]), found[HandlerName("gone")]
+    try:
+        assert set(found) == {"one", "gone"}
+        assert one.opening.others == {"gone"}
+        assert one.opening.options.kind == "vm", "what is configured counts"
+        assert gone.facts.retired
+        assert (gone.facts.own_kernel, gone.facts.sandbox_container) == (True, False)
+        assert gone.facts.program == "/opt/kata/containerd-shim-kata-v2"
+        assert noted_handlers(paths)["gone"] == noted
+        assert not (await gone.readiness()).ready
+        await gone.sweep(lambda: ())
+        assert "gone" not in noted_handlers(paths)
+    finally:
+        await gone.close()

@@ -20,6 +20,7 @@ from crib.backends.runtime_probe import (
     probe_handler,
 )
 from crib.backends.shim.bootstrap import ShimProgram
+from crib.backends.shim.handler_notes import write_handler_note
 from crib.backends.shim.options import runtime_options
 from crib.host.cgroups import Cgroups, detect_layout
 from crib.host.processes import run
@@ -52,11 +53,15 @@ def closed_environment(opening: HandlerOpening, problem: str) -> ShimEnvironment
     facts = HandlerFacts(
         opening.name, _program_path(opening), "", OCI_VERSION, False, False, False, problem=problem
     )
-    return _environment(opening, replace(facts, kind=opening.options.kind))
+    return _environment(opening, replace(_of_settings(opening, facts), retired=opening.retired))
 
 
 async def open_environment(opening: HandlerOpening) -> ShimEnvironment:
     """Find and ask the programs and make the directories. Broken, with a hint, when a program is missing."""
+    if opening.retired:
+        return closed_environment(
+            opening, "it is no longer configured, and looks only after what it has made"
+        )
     with trying(f"handler {opening.name}"):
         program = find_program(_program_path(opening))
         node = await open_node(opening)
@@ -65,6 +70,7 @@ async def open_environment(opening: HandlerOpening) -> ShimEnvironment:
         if made.is_runc:
             os.makedirs(made.runtime_root, mode=0o700, exist_ok=True)
         os.makedirs(opening.paths.shims, mode=0o700, exist_ok=True)
+        write_handler_note(opening.paths, opening.name, opening.options)
         made.facts = replace(made.facts, systemd=node.systemd)
         made.base_spec, made.default_seccomp = node.base_spec, node.default_seccomp
         return made
@@ -105,22 +111,28 @@ async def _shim_facts(opening: HandlerOpening, program: str) -> HandlerFacts:
         first = await first_line(runtime)
         facts = await probe_handler(opening.name, runtime, (runtime, "features"), first)
         return replace(
-            facts,
-            kind=opening.options.kind,
+            _of_settings(opening, facts),
             monitor=program,
             monitor_version=version,
             user_namespaces=facts.user_namespaces and opening.host.idmapped_mounts,
-            sandbox_container=opening.options.sandbox_container == "always",
             problem=hybrid_problem(detect_layout()) if kind_of(first) == "crun" else "",
         )
     facts = HandlerFacts(opening.name, program, version, OCI_VERSION, False, False, False)
+    # Nobody has told what it knows; to leave a field out quietly would be worse.
+    return replace(_of_settings(opening, facts), unknown_fields=NEW_FIELDS)
+
+
+def _of_settings(opening: HandlerOpening, facts: HandlerFacts) -> HandlerFacts:
+    """With what needs no program: how pods are stopped and removed hangs on it, too."""
+    options, runtime = opening.options, opening.options.shim.runtime
+    with_container = ("always",) if is_runc(runtime) else ("always", "detect")
+    own_kernel = has_own_kernel(runtime)
     return replace(
         facts,
-        kind=opening.options.kind,
-        sandbox_container=opening.options.sandbox_container != "never",
-        own_kernel=(own_kernel := has_own_kernel(shim.runtime)),
+        kind=options.kind,
+        sandbox_container=options.sandbox_container in with_container,
+        own_kernel=own_kernel,
         statistics="runtime" if own_kernel else "cgroup",
-        unknown_fields=NEW_FIELDS,  # nobody has told; to leave one out quietly would be worse
     )
 
 

@@ -25,12 +25,13 @@ from crib.backends.shim.environment import ShimEnvironment, closed_environment, 
 from crib.backends.shim.events import EventsServer
 from crib.backends.shim.exits import ShimExits
 from crib.backends.shim.first_processes import FirstProcesses
+from crib.backends.shim.handler_notes import forget_handler
 from crib.backends.shim.infra import ShimInfra
 from crib.backends.shim.lives import ShimContainers
 from crib.backends.shim.pods import ShimPods
 from crib.backends.shim.shims import Shims
 from crib.backends.shim.statistics import ShimStatistics
-from crib.backends.shim.strays import find_shim_strays, remove_parts
+from crib.backends.shim.strays import find_shim_strays, has_left_nothing, remove_parts
 from crib.backends.shim.streams import ShimLogs, ShimStreams
 from crib.backends.shim.tools import ShimTools
 from crib.host.cgroup_stats import StatsReader
@@ -96,7 +97,10 @@ class ShimHandler:
             await self._pods.remove_unknown(sandbox)
         with trying("removing what belongs to nobody"):
             await remove_parts(self._env, strays)
-        return [*strays.words, *await self._earlier.end(known())]
+        words = [*strays.words, *await self._earlier.end(known())]
+        if self.facts.retired and await OURS.run("looking for shims", has_left_nothing, self._env):
+            await OURS.run("forgetting a handler", forget_handler, self._paths, self.facts.name)
+        return words
 
     async def dismantle(self) -> None:
         with trying("undoing what all containers share"):
