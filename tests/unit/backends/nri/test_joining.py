@@ -333,6 +333,8 @@ async def test_one_that_was_dropped_in_its_synchronization_does_not_close_the_no
     await ready(plugins)
     assert host.alones == 2, "for the first and the other one"
     assert [one.name for one in plugins.statuses()] == ["10-other", "10-lab"]
+    await again.close()
+    await until(lambda: len(plugins.statuses()) == 1)
 
 
 async def test_its_wait_doubles_and_ends_when_it_has_been_synchronized(
