@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -17,9 +19,13 @@ from crib.backends.shim import containers as containers_module
 from crib.backends.shim import infra as infra_module
 from crib.backends.shim import shims as shims_module
 from crib.backends.shim.handler import ShimHandler
+from crib.backends.shim.nouns import Connected
 from crib.backends.shim.processes import find_shims, shims_of
+from crib.backends.shim.shim_log import ShimLog
 from crib.backends.shim.shim_notes import ShimNote, read_note
+from crib.backends.shim.task_client import ShimTasks
 from crib.model.container import ContainerRecord, ContainerState
+from crib.model.errors import CribError
 from crib.model.ids import ContainerId
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
 from tests.contract.handler_lab import HandlerLab
@@ -212,6 +218,93 @@ async def test_a_shim_whose_start_nobody_heard_of_is_ended_with_its_pod(
     assert find_shims(real.handler.tools.environment.program, pod.id) == []
     assert not os.path.exists(socket)
     await again.close()
+
+
+async def test_a_daemon_that_has_no_descriptor_left_takes_no_shim_for_lost(
+    real: ShimLab, lab: HandlerLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    shim = shim_of(real, pod)
+    again = await next_daemon(real, lab)
+
+    async def no_room(_instance: str, _bundle: str) -> ShimLog:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with bounded():
+        with monkeypatch.context() as patched:
+            patched.setattr(ShimLog, "open", no_room)
+            with pytest.raises(CribError, match="Too many open files"):
+                await again.handler.containers.observe(record)
+        assert is_alive(shim)
+        assert (await again.handler.containers.observe(record)).status == "running"
+        await again.gone(record)
+        await again.handler.pods.remove(pod)
+    await again.close()
+
+
+async def test_the_shim_of_a_pod_that_cannot_be_looked_at_once_is_watched_all_the_same(
+    real: ShimLab, lab: HandlerLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infra_module, "RETRY_AFTER", 0.01)
+    pod = await lab.pod(pid=NamespaceMode.POD)
+    shim = shim_of(real, pod)
+    again = await next_daemon(real, lab)
+    asked = asyncio.Event()
+
+    async def no_room(_instance: str, _bundle: str) -> ShimLog:
+        asked.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with bounded():
+        with monkeypatch.context() as patched:
+            patched.setattr(ShimLog, "open", no_room)
+            stream = again.handler.pods.losses(lambda: [pod])
+            first = asyncio.ensure_future(anext(stream))
+            await asked.wait()
+        os.kill(shim.pid, signal.SIGKILL)
+        assert await first == pod.id
+        await stream.aclose()  # type: ignore[attr-defined]  # it is a generator
+        await again.handler.pods.remove(pod)
+    await again.close()
+
+
+async def test_who_gives_up_on_a_shim_that_does_not_answer_leaves_nothing_open(
+    real: ShimLab, lab: HandlerLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    again = await next_daemon(real, lab)
+    asked = asyncio.Event()
+
+    async def silent(_tasks: ShimTasks, _container: str) -> Connected:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    async with bounded():
+        with monkeypatch.context() as patched:
+            patched.setattr(ShimTasks, "connect", silent)
+            finding = asyncio.ensure_future(real.handler.tools.shims.find(pod.id))
+            await asked.wait()
+            assert open_logs(real, pod) == 1
+            finding.cancel()
+            await asyncio.wait([finding])
+        assert open_logs(real, pod) == 0
+        assert (await again.handler.containers.observe(record)).status == "running"
+        await again.gone(record)
+        await again.handler.pods.remove(pod)
+    await again.close()
+
+
+def open_logs(real: ShimLab, pod: SandboxRecord) -> int:
+    """How often we have the fifo of the pod's shim open."""
+    fifo = os.stat(f"{real.paths.container(ContainerId(pod.id))}/log").st_ino
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # of the listing itself
+            found += os.stat(f"/proc/self/fd/{name}").st_ino == fifo
+    return found
 
 
 async def test_a_sweep_ends_shims_of_pods_that_nobody_knows(real: ShimLab, lab: HandlerLab) -> None:

@@ -60,7 +60,12 @@ class InsideDialler:
                 done = await run(argv, timeout=CONNECT_TIME, options=RunOptions(owner=record.id))
                 if done.exit_code != 0:
                     raise Unavailable(f"{what}: {runtime_words(done.stderr.decode('utf-8', 'replace'))}")
-                connected, _ = listening.accept()  # it has connected before it asked the pod's kernel
+                try:
+                    connected, _ = listening.accept()  # it has connected before it asked the pod's kernel
+                except BlockingIOError:
+                    raise Unavailable(
+                        f"{what}: the runtime said that it had connected, and has not"
+                    ) from None
             finally:
                 await OURS.run(job, os.unlink, path)
         connected.setblocking(False)

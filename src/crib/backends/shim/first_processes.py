@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 
 from crib.backends.failures import trying
 from crib.backends.shim.chunks import CHUNK_BYTES, Chunks
@@ -77,7 +78,7 @@ class FirstProcesses:
     def _make(self, container: ContainerId, paths: Stdio) -> list[OpenFifo]:
         os.makedirs(fifo_directory(self._paths, container), 0o700, exist_ok=True)
         make_fifos(paths)
-        return [OpenFifo(stream, path, open_output(path)) for stream, path in _outputs(paths)]
+        return _all_or_none(paths, open_output)
 
     async def adopt(self, record: ContainerRecord) -> None:
         if record.id in self._outputs:
@@ -85,7 +86,10 @@ class FirstProcesses:
         paths = self._stdio(record)
         what = f"reading the output of container {record.id} again"
         with trying(what):
-            fifos = await OURS.run(Job(what, owner=record.id), _open_again, paths)
+            fifos = await OURS.run(Job(what, owner=record.id), _all_or_none, paths, open_output_again)
+            if record.id in self._outputs:  # two looked at it at the same time
+                _close(fifos)
+                return
             log = LogFile(record) if record.log_path else None
             outputs = Outputs(record, log, self._chunks, self._turns)
             resuming = HANDS.part("resumption of a log", self._resume(record, log, fifos), record.id)
@@ -155,10 +159,19 @@ def _outputs(paths: Stdio) -> list[tuple[str, str]]:
     return [(stream, path) for stream, path in (("stdout", paths.stdout), ("stderr", paths.stderr)) if path]
 
 
-def _open_again(paths: Stdio) -> list[OpenFifo]:
+def _all_or_none(paths: Stdio, open_one: Callable[[str], int]) -> list[OpenFifo]:
     """Those that have not ended yet, as far as anybody saw."""
-    found = []
-    for stream, path in _outputs(paths):
-        with contextlib.suppress(FileNotFoundError):
-            found.append(OpenFifo(stream, path, open_output_again(path)))
+    found: list[OpenFifo] = []
+    try:
+        for stream, path in _outputs(paths):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(OpenFifo(stream, path, open_one(path)))
+    except BaseException:
+        _close(found)
+        raise
     return found
+
+
+def _close(fifos: list[OpenFifo]) -> None:
+    for fifo in fifos:
+        os.close(fifo.fd)

@@ -14,7 +14,7 @@ import signal
 import msgspec
 
 from crib.backends.known_processes import identity
-from crib.backends.shim.exits import ShimExits
+from crib.backends.shim.exits import RETRY_AFTER, ShimExits
 from crib.backends.shim.nouns import ShimLost, Stdio
 from crib.backends.shim.sandbox_service import SandboxService
 from crib.backends.shim.shims import Shim
@@ -103,7 +103,15 @@ class ShimInfra:
             task.cancel()
 
     async def _watch(self, sandbox: SandboxId) -> None:
-        while (shim := await self._tools.shims.find(sandbox)) is not None:
+        while True:
+            try:
+                shim = await self._tools.shims.find(sandbox)
+            except (CribError, OSError) as error:
+                _log.warning("pod sandbox %s: its shim cannot be looked at: %s; trying again", sandbox, error)
+                await asyncio.sleep(RETRY_AFTER)
+                continue
+            if shim is None:
+                break
             await shim.client.gone()
         _log.warning("pod sandbox %s: its shim has gone, and what runs for the pod is ended", sandbox)
         await self._tools.shims.clear_up(sandbox)

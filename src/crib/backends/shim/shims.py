@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from weakref import WeakValueDictionary
@@ -27,7 +28,7 @@ from crib.backends.shim.shim_log import ShimLog
 from crib.backends.shim.shim_notes import ShimNote, forget_note, read_note, write_note
 from crib.backends.shim.task_client import ShimTasks
 from crib.host.processes import Completed, RunOptions, run
-from crib.host.threads import OURS, Job
+from crib.host.threads import OURS, Job, Overdue
 from crib.model.errors import Broken, CribError
 from crib.model.ids import ContainerId
 from crib.ttrpc.carriers import SocketCarrier
@@ -41,6 +42,8 @@ SHUTDOWN_TIME = 3.0
 """Seconds that a shim has to end when it is asked to."""
 DELETE_TIME = 30.0
 """Seconds for a shim's program to clear up after one that has gone."""
+_OUR_WANT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT))
+"""Errors that say nothing of the shim: we have no descriptor, memory or room left. Nor does `Overdue`."""
 LOST_CODE = 137
 """Of a container whose shim has gone: what is left of it is killed."""
 
@@ -188,15 +191,18 @@ class Shims:
         note = await OURS.run(job, read_note, bundle)
         if note is None:
             return None
-        log = None
         try:
             if note.process is not None and not is_alive(note.process):
                 raise ShimLost("its process has ended")
             log = await ShimLog.open(instance, bundle)
-            return await self._connected(instance, note, log)
-        except (OSError, CribError) as error:
-            if log is not None:
+            try:
+                return await self._connected(instance, note, log)
+            except BaseException:
                 log.close()
+                raise
+        except (OSError, CribError) as error:
+            if isinstance(error, Overdue) or (isinstance(error, OSError) and error.errno in _OUR_WANT):
+                raise
             await self._bury(instance, note, str(error))
             return None
 

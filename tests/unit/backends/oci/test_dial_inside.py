@@ -23,6 +23,8 @@ FORWARDS = """#!/usr/bin/env python3
 import socket, sys
 root, verb, flag, path, pod, port = sys.argv[1:]
 assert (verb, flag, len(pod)) == ("port-forward", "--stream", 64), sys.argv
+if port == "82":
+    sys.exit(0)
 if port != "80":
     sys.exit(f"nobody listens on {port}")
 peer = socket.socket(socket.AF_UNIX)
@@ -68,6 +70,8 @@ async def test_a_runtime_that_connects_to_the_pods_loopback_does_so_and_leaves_n
     assert await all_that_comes(await inside.dial(sandbox(), PodAddress("tcp", 80))) == b"from 80"
     with pytest.raises(Unavailable, match="nobody listens on 81"):
         await inside.dial(sandbox(), PodAddress("tcp", 81))
+    with pytest.raises(Unavailable, match="said that it had connected, and has not"):
+        await inside.dial(sandbox(), PodAddress("tcp", 82))
     assert [path.name for path in tmp_path.iterdir()] == ["runsc"]
 
 

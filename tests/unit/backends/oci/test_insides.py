@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from crib.backends.oci.insides import family, parents
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from crib.backends.oci import insides
+from crib.backends.oci.command_lines import RuntimeProgram
+from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.insides import TOGETHER, Insides, family, parents
+from crib.host.processes import Completed
+from crib.model.ids import ContainerId
 
 TABLE = """UID       PID       PPID      C         TTY       STIME     TIME      CMD
 0         2         0         1         ?         06:07     10ms      sleep
@@ -22,3 +34,27 @@ def test_another_kind_of_table_names_no_parents() -> None:
     assert parents("") == {}
     assert parents("PID\n7\n") == {}
     assert parents("PID PPID\nx y\n7\n") == {}
+
+
+async def test_a_command_of_many_processes_is_killed_by_a_few_programs_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = "PID PPID\n1 0\n" + "".join(f"{pid} 1\n" for pid in range(2, 32))
+    running, most, killed = 0, 0, 0
+
+    async def run(argv: tuple[str, ...], **_more: object) -> Completed:
+        nonlocal running, most, killed
+        if "ps" in argv:
+            return Completed(argv, 0, table.encode(), b"", 0.0)
+        running, killed = running + 1, killed + 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return Completed(argv, 0, b"", b"", 0.0)
+
+    monkeypatch.setattr(insides, "run", run)
+    (tmp_path / "pid").write_text("1")
+    environment = SimpleNamespace(settings=SimpleNamespace(verb_timeout=1.0))
+    inside = Insides(cast("OciEnvironment", environment))
+    await inside.kill(RuntimeProgram("runsc", "/r"), ContainerId("c" * 64), str(tmp_path / "pid"))
+    assert (killed, most) == (31, TOGETHER)
