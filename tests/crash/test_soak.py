@@ -46,7 +46,7 @@ KILLS = 3
 """Rounds from one in which the daemon is killed to the next; in the last half of them it never is."""
 WARM = 100
 """Lives of one daemon until what it keeps for good is there; what comes after is compared."""
-IDLE_TASKS = 16
+IDLE_TASKS = 17
 """Of a daemon that has nothing to do, at most."""
 ENDS = ("kill", "kill with monitors")
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EMFILE)

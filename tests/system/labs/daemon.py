@@ -72,8 +72,8 @@ class Cribd:
         self.config.write_text(
             f'data = "{self.data}"\nstate = "{self.state}"\n'
             f'cgroup_root = "{self.cgroup}"\ncgroup_driver = "{driver}"\n{extra}\n'
+            f"[network]\n{network or bridge}\n"
             f'[nri]\nsocket = "{self.plugin_socket}"\nplugin_dir = "{self.plugins}"\n'
-            f"[network]\n{network or bridge}"
         )
         self.program: Sequence[str] = ("-m", "crib.daemon")
         self._process: subprocess.Popen[bytes] | None = None

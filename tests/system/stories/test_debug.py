@@ -128,7 +128,7 @@ async def test_a_dump_shows_the_verb_that_is_under_way_where_it_waits_and_no_sec
         dumped, mode = written[0].read_text(), stat.S_IMODE(written[0].stat().st_mode)
         written[0].unlink()
     assert mode == 0o600
-    names = ("daemon", "verbs", "locks", "tasks", "threads", "descriptors", "memory", "log")
+    names = ("daemon", "verbs", "locks", "node plugins", "tasks", "threads", "descriptors", "memory", "log")
     assert tuple(one.name for one in sections) == names
     answered = "\n".join(line for one in sections for line in (f"== {one.name}", *one.lines))
     for text in (answered, dumped):

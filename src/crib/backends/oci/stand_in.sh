@@ -44,7 +44,7 @@ create() { # as conmon calls it
 
 start() {
     echo start >"$bundle/exec.fifo"
-    read -r code <"$bundle/answer" || code=137
+    read -r code <"$bundle/answer" && [ -n "$code" ] || code=137
     cat "$bundle/start.log" >&2
     exit "$code"
 }
