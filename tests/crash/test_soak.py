@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from crib.backends.records.follower import RETRY
 from crib.client.errors import ClientError, Unavailable
 from tests.crash.steered import Dead, Fault, Kubelet, Steered, WithHostPoints, Work, running_steered, steps_of
 from tests.system.labs.daemon import until
@@ -181,6 +182,8 @@ class Soak:
             while True:
                 await asyncio.sleep(PAUSE)  # the moment of the next fault; any will do
                 fault = self._fault(kills=kills)
+                if fault.what in ENDS:
+                    await self._nothing_is_owed()
                 self.order(fault)
                 if fault.what in ENDS:
                     await asyncio.sleep(KILL_SECONDS)  # a period between two kills
@@ -193,6 +196,14 @@ class Soak:
             await asyncio.wait([ordering])
             with contextlib.suppress(Dead, OSError):
                 self.cribd.carried_out()
+
+    async def _nothing_is_owed(self) -> None:
+        """No fault is to come. A row that could not be written is owed until the next try, and goes with a
+        daemon that is killed before that: what was removed comes back.
+        """
+        with contextlib.suppress(Dead, OSError):
+            self.cribd.carried_out()
+        await asyncio.sleep(2 * RETRY)  # the next try has been made then
 
     def order(self, fault: Fault) -> None:
         """Not during a start: cribd ends when that fails, and whoever started it would have to again."""
