@@ -163,7 +163,7 @@ async def test_who_is_attached_gets_what_is_written_until_the_end() -> None:
                 await until(lambda: server.world.inputs.get(box) == b"given")
                 await asyncio.to_thread(server.exit, box, 3)
                 assert await session.wait() == 0
-            assert not server.world.attached[box]
+            await until(lambda: not server.world.attached[box])
 
 
 async def test_a_pods_ports_answer_as_they_are_told() -> None:
