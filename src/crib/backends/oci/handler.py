@@ -53,7 +53,7 @@ class OciHandler(PodHandler[OciEnvironment, OciStrays]):
         self.containers = OciContainers(parts)
         self.streams = OciStreams(parts)
         self.logs = OciLogs(environment)
-        self.statistics = CgroupStatistics(environment, parts.pods, parts.usage)
+        self.statistics = OciStatistics(parts)
 
     def _find_strays(self, known: Callable[[], Collection[str]]) -> OciStrays:
         return find_oci_strays(self._env, known)
