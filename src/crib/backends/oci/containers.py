@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import glob
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from weakref import WeakValueDictionary
 
 from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.rootfs import remove_writable_layer, unmount_root
 from crib.backends.container_bundles import ContainerBundles
+from crib.backends.container_deletes import ContainerDeletes
 from crib.backends.failures import trying
 from crib.backends.known_processes import identity
 from crib.backends.oci.command_lines import Monitored, RuntimeProgram
@@ -21,7 +20,7 @@ from crib.backends.oci.conmon import Monitors, MonitorStart, end_monitor
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.runtime_notes import delete_state, forget_state, knowing
 from crib.backends.oci.seccomp_cache import SeccompFilters
-from crib.backends.streams.logs import clear_away, remove_unused
+from crib.backends.streams.logs import remove_unused
 from crib.host.null_device import keep_null_device
 from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord, ContainerUser
@@ -38,8 +37,8 @@ _log = logging.getLogger(__name__)
 _KILL_TIME = 10.0
 
 
-class Containers:
-    """Creates and deletes containers. Only `delete` cleans up, and it needs nothing but the id."""
+class Containers(ContainerDeletes):
+    """Creates and deletes containers."""
 
     def __init__(
         self,
@@ -48,6 +47,7 @@ class Containers:
         making: ContainerBundles,
         filters: SeccompFilters,
     ) -> None:
+        super().__init__()
         self._env = environment
         self._paths = environment.paths
         self._bundles = bundles
@@ -55,7 +55,6 @@ class Containers:
         self._filters = filters
         self._monitors = Monitors(environment.monitor, environment.runtime)
         self._told_of_null_device = False
-        self._deletes: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, request: CreateRequest, stage: StageTimer) -> CreatedContainer:
         """See ContainerRuntime.create."""
@@ -84,20 +83,6 @@ class Containers:
             user=ContainerUser(user.uid, user.gid, user.additional_gids),
             stop_signal=signal_number(made.spec.annotations.get(STOP_SIGNAL_KEY, "")),
         )
-
-    def _clear_away(self, container: ContainerId) -> None:
-        """After a thread that came too late, see `make`."""
-        clear_away(f"create of container {container}", self.delete(container))
-
-    async def delete(self, container: ContainerId, *, made: bool = True) -> None:
-        """Take away all there is of a container; safe to repeat. Not its log, unless it was never `made`.
-
-        One at a time, as one of them may be asked for by a thread that came too late.
-        """
-        what = f"delete of container {container}"
-        async with self._deletes.setdefault(container, asyncio.Lock()):
-            with trying(what):
-                await self._delete(what, container, made=made)
 
     async def _delete(self, what: str, container: ContainerId, *, made: bool) -> None:
         note = await self._bundles.note(container)
