@@ -173,6 +173,7 @@ class Server:
         return sandbox_pb2.StopSandboxResponse()
 
     async def shutdown_sandbox(self, _request: Message) -> Message:
+        self.over.set()
         return sandbox_pb2.ShutdownSandboxResponse()
 
 

@@ -182,6 +182,10 @@ class Paths:
     def shm(self, sandbox: SandboxId) -> str:
         return f"{self.sandboxes}/{sandbox}/shm"
 
+    def pod_handler(self, sandbox: SandboxId) -> str:
+        """A file with the name of the handler that made it."""
+        return f"{self.sandbox(sandbox)}/handler"
+
     def infra(self, sandbox: SandboxId) -> str:
         """The bundle of its infra process."""
         return f"{self.sandbox(sandbox)}/infra"

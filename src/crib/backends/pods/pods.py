@@ -216,6 +216,8 @@ class Pods:
         if idmap is not None:
             let_through(directory, idmap)
         make_directory(f"{directory}/ns", 0o711)
+        with open(self._paths.pod_handler(record.id), "w", encoding="utf-8") as file:
+            file.write(self._env.facts.name)
 
     def _mount_shm(self, record: SandboxRecord, size: int) -> None:
         shm = self._paths.shm(record.id)

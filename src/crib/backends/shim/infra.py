@@ -122,8 +122,9 @@ class ShimInfra:
             async with asyncio.timeout(END_TIME):
                 if self._env.facts.sandbox_container:
                     service = SandboxService(shim.client, lambda: END_TIME)
-                    with contextlib.suppress(CribError):
+                    with contextlib.suppress(CribError):  # it has none, or the pod was begun with a container
                         await service.stop(sandbox)
+                        return True
                 with contextlib.suppress(NotFound):
                     await shim.tasks.kill(sandbox, signal.SIGKILL, everyone=True)
                 await shim.tasks.wait(sandbox)

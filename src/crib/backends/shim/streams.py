@@ -10,7 +10,7 @@ from crib.backends.shim.attach import AttachedClients
 from crib.backends.shim.exec import ShimCommands
 from crib.backends.shim.outputs import Outputs
 from crib.backends.shim.tools import ShimTools
-from crib.backends.streams.dial import dial
+from crib.backends.streams.dial import dial, dial_own_kernel
 from crib.backends.streams.log_rotation import rotate
 from crib.backends.streams.logs import ContainerLogFiles
 from crib.ends import ByteStream, Session
@@ -37,6 +37,8 @@ class ShimStreams:
     async def dial(
         self, record: SandboxRecord, containers: Collection[ContainerRecord], address: PodAddress
     ) -> ByteStream:
+        if self._env.facts.own_kernel and not record.config.host_network:
+            return await dial_own_kernel(self._env.paths, self._env.facts, record, address)
         return await dial(self._env.paths, record, containers, address)
 
 
