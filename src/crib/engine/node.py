@@ -262,7 +262,8 @@ class Node:
 
     def kept_restarted(self, event: NodeEvent) -> None:
         """Who keeps a pod up starts a container of it again, or waits before that."""
-        self.history.tell(replace(event, pod=self._core.describe(event.pod_id).pod))
+        found = self._core.describe(event.pod_id or event.subject)
+        self.history.tell(replace(event, pod=found.pod, pod_id=found.sandbox or event.pod_id))
 
     def gauges(self) -> Gauges:
         """How much of everything there is now."""

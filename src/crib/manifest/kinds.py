@@ -1,6 +1,7 @@
 """Which documents come to pods: Pods, and the templates of Deployments, Jobs and the like.
 
-There are no controllers here. A workload's pods are made once, as many as it asks for.
+There are no controllers here. A workload's pods are made once, as many as it asks for. Only a Job is more
+than its pods (`jobs`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from crib.manifest import shapes
 from crib.manifest.faults import ManifestError
 from crib.manifest.fields import ManifestNode, check_label, check_subdomain, nearest
+from crib.manifest.jobs import JobReading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,9 +27,8 @@ _WORKLOADS: Mapping[str, tuple[str, Shape]] = {
     "StatefulSet": ("apps/v1", shapes.STATEFUL_SET),
     "DaemonSet": ("apps/v1", shapes.DAEMON_SET),
     "ReplicationController": ("v1", shapes.REPLICA_SET),
-    "Job": ("batch/v1", shapes.JOB),
-    "CronJob": ("batch/v1", shapes.CRON_JOB),
 }
+_JOBS: Mapping[str, Shape] = {"Job": shapes.JOB, "CronJob": shapes.CRON_JOB}
 _DATA = ("ConfigMap", "Secret", "PersistentVolumeClaim")
 _OTHERS = (
     "APIService CertificateSigningRequest ClusterRole ClusterRoleBinding CSIDriver "
@@ -39,7 +40,6 @@ _OTHERS = (
 )
 _LEFT_OUT = frozenset(_OTHERS.split())
 """Kinds of Kubernetes that are about a cluster."""
-_INDEX = "batch.kubernetes.io/job-completion-index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,31 @@ def is_data(node: ManifestNode) -> bool:
 
 def is_workload(node: ManifestNode) -> bool:
     """Whether it is of a kind that comes to pods, be it none at the moment."""
-    return node.text("kind") in ("Pod", *_WORKLOADS)
+    return node.text("kind") in ("Pod", *_WORKLOADS, *_JOBS)
+
+
+def job_reading(node: ManifestNode) -> JobReading | None:
+    """What a Job says, or a CronJob of the Job that it would make; None for any other kind."""
+    kind = node.text("kind")
+    if kind not in _JOBS:
+        return None
+    _check_version(node, "batch/v1")
+    spec = _spec_of(node, _JOBS[kind])
+    if kind == "CronJob":
+        job = _needed(spec, "jobTemplate")
+        job.check(shapes.TEMPLATE)
+        spec = _needed(job, "spec")
+        spec.check(shapes.JOB)
+    template = _needed(spec, "template")
+    template.check(shapes.TEMPLATE)
+    _needed(template, "spec")
+    reading = JobReading(node, spec, template)
+    label = f"{kind} {reading.namespace}/{reading.name}"
+    if kind == "CronJob":
+        node.notes.add("", f"{label} is run once, now: its schedule has no effect")
+    if not reading.parallelism:
+        node.notes.add("", f"{label} comes to no pod")
+    return reading
 
 
 def pod_sources(node: ManifestNode) -> Iterator[PodSource]:
@@ -88,37 +112,35 @@ def _leave_out(node: ManifestNode, kind: str) -> None:
     group = node.text("apiVersion").rpartition("/")[0]
     is_custom = "." in group and not group.endswith(".k8s.io")
     if kind not in _LEFT_OUT and not is_custom:
-        hint = nearest(kind, ["Pod", *_WORKLOADS, *_DATA, *sorted(_LEFT_OUT)])
+        hint = nearest(kind, ["Pod", *_WORKLOADS, *_JOBS, *_DATA, *sorted(_LEFT_OUT)])
         node.wrong("kind", f"{kind!r} is not known{hint.replace('name', 'kind')}")
         return
     name = node.part("metadata").text("name")
     node.notes.add("", f"{kind} {name} is left out: crib runs pods".replace("  ", " "))
 
 
-def _workload(node: ManifestNode, kind: str) -> Iterator[PodSource]:
-    shape = _WORKLOADS[kind][1]
+def _spec_of(node: ManifestNode, shape: Shape) -> ManifestNode:
+    """The spec of a document that has a name, too."""
     node.check(shapes.DOCUMENT)
     metadata, spec = node.child("metadata"), node.child("spec")
     if metadata is None or spec is None:
         raise ManifestError(node.at("metadata" if metadata is None else "spec"), "is required")
     metadata.check(shapes.METADATA)
     spec.check(shape)
+    return spec
+
+
+def _workload(node: ManifestNode, kind: str) -> Iterator[PodSource]:
+    spec = _spec_of(node, _WORKLOADS[kind][1])
+    metadata = node.part("metadata")
     name, namespace = check_subdomain(metadata, "name"), check_label(metadata, "namespace", "default")
-    label = f"{kind} {namespace}/{name}"
-    if kind == "CronJob":
-        node.notes.add("", f"{label} is run once, now: its schedule has no effect")
-        job = _needed(spec, "jobTemplate")
-        job.check(shapes.TEMPLATE)
-        spec = _needed(job, "spec")
-        spec.check(shapes.JOB)
     template = _needed(spec, "template")
     template.check(shapes.TEMPLATE)
-    numbers = _numbers(spec, kind, label)
+    numbers = _numbers(spec, kind)
     if not numbers:
-        node.notes.add("", f"{label} comes to no pod")
+        node.notes.add("", f"{kind} {namespace}/{name} comes to no pod")
     for number in numbers:
-        numbered = kind in ("Deployment", "ReplicaSet", "StatefulSet", "ReplicationController")
-        pod = f"{name}-{number}" if numbered or len(numbers) > 1 else name
+        pod = name if kind == "DaemonSet" else f"{name}-{number}"
         yield PodSource(_template(template, spec, kind, pod), pod, namespace)
 
 
@@ -129,28 +151,13 @@ def _needed(node: ManifestNode, name: str) -> ManifestNode:
     return found
 
 
-def _numbers(spec: ManifestNode, kind: str, label: str) -> range:
+def _numbers(spec: ManifestNode, kind: str) -> range:
     """Of the workload's pods."""
-    if kind in ("Job", "CronJob"):
-        return _job_numbers(spec, label)
     if kind == "DaemonSet":
         return range(1)
     count = spec.number("replicas", 0, MAX_PODS)
     start = spec.part("ordinals").number("start", 0, 10**6) or 0
     return range(start, start + (1 if count is None else count))
-
-
-def _job_numbers(spec: ManifestNode, label: str) -> range:
-    if spec.flag("suspend"):
-        return range(0)
-    parallel = spec.number("parallelism", 0, MAX_PODS)
-    completions = spec.number("completions", 1, 2**31 - 1)
-    count = min(1 if parallel is None else parallel, completions or MAX_PODS)
-    if completions and completions > count:
-        spec.notes.add(
-            "", f"{label} is run {count} times, not {completions}: crib runs no more than it does at once"
-        )
-    return range(count)
 
 
 def _template(template: ManifestNode, workload: ManifestNode, kind: str, pod: str) -> ManifestNode:
@@ -168,23 +175,4 @@ def _template(template: ManifestNode, workload: ManifestNode, kind: str, pod: st
         if claims:
             volumes = spec.raw("volumes")
             spec = spec.with_fields(volumes=[*(volumes if isinstance(volumes, list) else ()), *claims])
-    metadata = template.part("metadata")
-    if workload.text("completionMode") == "Indexed":
-        number = pod.rpartition("-")[2]
-        index = number if number.isdecimal() and pod.endswith(f"-{number}") else "0"
-        metadata = metadata.with_fields(annotations={**metadata.mapping("annotations"), _INDEX: index})
-        spec = _indexed(spec, index)
-    return template.with_parts(metadata=metadata, spec=spec)
-
-
-def _indexed(spec: ManifestNode, index: str) -> ManifestNode:
-    """Every container's JOB_COMPLETION_INDEX, as a Job's controller sets it."""
-    variable = {"name": "JOB_COMPLETION_INDEX", "value": index}
-    for name in ("initContainers", "containers"):
-        changed = []
-        for container in spec.children(name):
-            own = container.raw("env")
-            changed.append({**container.value(), "env": [*(own if isinstance(own, list) else ()), variable]})
-        if changed:
-            spec = spec.with_fields(**{name: changed})
-    return spec
+    return template.with_parts(metadata=template.part("metadata"), spec=spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -184,6 +185,8 @@ class PodPlan:
     """Paths of fields that have an effect only while somebody keeps the pod up."""
     document: str = ""
     """A manifest that comes to this pod again, with its uid: what is kept of it."""
+    job: str = ""
+    """The uid of the Job that it is a run of."""
 
     @property
     def label(self) -> str:
@@ -194,8 +197,54 @@ class PodPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class JobTurn:
+    """One try of one run of a Job: both are counted from 0."""
+
+    run: int
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """A Job. Without `completions` it is over when one of its runs has succeeded and none is active.
+
+    Times are in seconds. `pod_of` makes the pod of a turn; ManifestError.
+    """
+
+    name: str
+    namespace: str
+    uid: str
+    completions: int | None
+    parallelism: int
+    pod_of: Callable[[JobTurn], PodPlan] = field(repr=False, compare=False)
+    backoff_limit: int = 6
+    deadline: int | None = None
+    ttl: int | None = None
+    document: str = field(default="", repr=False)
+    """A manifest that comes to this Job again, with its uid."""
+    unkept: tuple[str, ...] = ()
+    """What has no effect, or less, while nobody looks after it: a line for each."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    def first(self) -> list[JobTurn]:
+        """The turns that it begins with."""
+        return [JobTurn(run) for run in range(min(self.parallelism, self.completions or self.parallelism))]
+
+
+@dataclass(frozen=True, slots=True)
 class Plans:
-    """What manifests come to. `notes` are about what belongs to no pod; each pod has its own."""
+    """What manifests come to. `notes` are about what belongs to no pod; each pod has its own.
+
+    `pods` have those among them that the jobs begin with.
+    """
 
     pods: tuple[PodPlan, ...]
     notes: tuple[str, ...] = ()
+    jobs: tuple[JobPlan, ...] = ()
+
+    def alone(self) -> list[PodPlan]:
+        """The pods that belong to no Job."""
+        return [plan for plan in self.pods if not plan.job]

@@ -178,10 +178,11 @@ DAEMON_SET = _shape(
     "template", noted=_each("selector updateStrategy minReadySeconds revisionHistoryLimit", _NO_CONTROLLER)
 )
 JOB = _shape(
-    "template parallelism completions completionMode suspend",
+    "template parallelism completions completionMode suspend activeDeadlineSeconds backoffLimit "
+    "ttlSecondsAfterFinished",
     noted=_each(
-        "selector manualSelector activeDeadlineSeconds backoffLimit backoffLimitPerIndex maxFailedIndexes "
-        "ttlSecondsAfterFinished podFailurePolicy successPolicy podReplacementPolicy managedBy scheduling",
+        "selector manualSelector backoffLimitPerIndex maxFailedIndexes podFailurePolicy successPolicy "
+        "podReplacementPolicy managedBy scheduling",
         _NO_CONTROLLER,
     ),
 )

@@ -62,6 +62,8 @@ class Surroundings:
     told: Callable[[PodReport], None] = lambda told: None
     pauses: Pauses = field(default_factory=Pauses)
     clock: Callable[[], float] = time.time
+    told_of_pod: Callable[[PodPlan, PodReport], None] = lambda plan, told: None
+    """Of the pods of Jobs, which come and go."""
 
 
 class PodKeeper:
@@ -201,9 +203,6 @@ class PodKeeper:
             await asyncio.to_thread(files.restore, self._plan, self._around.dirs)
             await self._bring_images()
             pod = await client_pods.run_sandbox(self._connection, config, self._plan.handler)
-            if self._plan.hosts is not None:
-                addresses = await client_pods.addresses(self._connection, pod.id)
-                await asyncio.to_thread(files.write_hosts, self._plan.hosts, addresses)
             if self._plan.hosts is not None:
                 addresses = await client_pods.addresses(self._connection, pod.id)
                 await asyncio.to_thread(files.write_hosts, self._plan.hosts, addresses)

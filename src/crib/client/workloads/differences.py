@@ -15,6 +15,7 @@ from crib.client import attempts, images, lookup
 from crib.client import pods as client_pods
 from crib.client.workloads.containers import RESTART_COUNT
 from crib.client.workloads.generated import read_files
+from crib.manifest.jobs import JOB_UID
 from crib.manifest.late import filled
 from crib.stubs.runtime.v1.api_pb2 import CONTAINER_EXITED, CONTAINER_RUNNING, SANDBOX_READY
 
@@ -33,6 +34,7 @@ _OWN = (
     "logPath",
     "logDirectory",
     f"annotations[{RESTART_COUNT}]",
+    f"labels[{JOB_UID}]",
     "image.image",
     "image.annotations",
     "image.runtimeHandler",
