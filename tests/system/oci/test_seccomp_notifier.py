@@ -44,9 +44,7 @@ def asking(tmp_path: Path, **more: str) -> ContainerSecurity:
 LATER = "until [ -e /go ]; do sleep 0.02; done; mkdir /made 2>/told; mv /told /said; sleep 1000"
 
 
-async def test_an_agent_decides_for_containers_and_for_commands(
-    lab: PodLab, tmp_path: Path
-) -> None:
+async def test_an_agent_decides_for_containers_and_for_commands(lab: PodLab, tmp_path: Path) -> None:
     path = tmp_path / "agent"
     security = asking(tmp_path, listenerPath=str(path), listenerMetadata="for the agent")
     async with (
