@@ -42,7 +42,7 @@ from crib.model.errors import Broken, InvalidRequest, below
 from crib.model.ids import SandboxId
 from crib.model.paths import Paths
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
-from crib.ocispec.defaults import shm_size
+from crib.ocispec.defaults import check_notifier, shm_size
 from crib.ocispec.infra import InfraInputs, PodConfinement
 from crib.ports.clocks import StageTimer
 
@@ -118,6 +118,7 @@ class Pods:
         self._env.require_usable()
         check_pod_files(config)
         check_namespaces(config, self._env.facts)
+        check_notifier(config, self._env.options)
         size = shm_size(config, self._env.options)
         cgroup = self._names.pod(record)
         with trying(f"preparing sandbox {record.id}"):
