@@ -24,13 +24,16 @@ from crib import __version__
 from crib.api.calls import Answer, Call, Parts, Read, Verb, nothing
 from crib.api.changes import Changes
 from crib.api.interceptors import Door, ReadinessGate
+from crib.api.runtime_service import RuntimeService
 from crib.api.server import RECEIVE_LIMIT, Server
+from crib.api.translate import containers, sandboxes
 from crib.api.translate.ledger import NOT_BUILT
+from crib.api.translate.sandboxes import StatusQuery
 from crib.client import Connection
 from crib.engine.events import Subscription
 from crib.engine.node import Node
 from crib.model.caller import CallObject
-from crib.model.container import ContainerConfig, ContainerState
+from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
 from crib.model.errors import (
     REGISTRY_UNAVAILABLE,
     RRO_UNSUPPORTED,
@@ -511,6 +514,38 @@ async def test_figures_are_streamed_as_they_are_read(client: Any, node: FakeNode
 async def test_an_empty_stream_ends_without_a_message(client: Any, node: FakeNode) -> None:
     node.container_rows.clear()
     assert [p async for p in client.runtime.StreamContainers(pb.StreamContainersRequest())] == []
+
+
+async def test_a_status_is_encoded_once_until_its_record_changes_or_goes(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[ContainerRecord] = []
+    encode = containers.encode_status
+
+    def noted(record: ContainerRecord) -> pb.ContainerStatus:
+        encoded.append(record)
+        return encode(record)
+
+    monkeypatch.setattr(containers, "encode_status", noted)
+    service = RuntimeService(cast(Node, node), "9.9", url_for)
+    calls: Any = service.calls()
+    one, pod, row = StatusQuery(container().id), StatusQuery(sandbox().id), container()
+    for _ in range(2):
+        answer = pb.ContainerStatusResponse.FromString(calls["ContainerStatus"].run(one))
+        assert answer == pb.ContainerStatusResponse(status=encode(row))
+        whole = pb.PodSandboxStatusResponse.FromString(calls["PodSandboxStatus"].run(pod))
+        assert list(whole.containers_statuses) == [encode(row)]
+        assert whole.status == sandboxes.encode_status(sandbox())
+        assert whole.timestamp > 0
+    assert encoded == [row]
+    changed = node.container_rows[row.id] = container(state=ContainerState.EXITED)
+    answer = pb.ContainerStatusResponse.FromString(calls["ContainerStatus"].run(one))
+    assert (answer.status.state, encoded) == (pb.CONTAINER_EXITED, [row, changed])
+    node.container_rows.clear()
+    node.sandbox_rows.clear()
+    await calls["ListContainers"].run(None)
+    await calls["ListPodSandbox"].run(None)
+    assert (service._container_statuses._kept, service._sandbox_statuses._kept) == ({}, {})
 
 
 async def test_statuses_are_found_by_id_or_its_beginning(client: Any) -> None:
