@@ -45,6 +45,7 @@ AT_START = {
     "crib.streaming.certificates.Certificates.__init__": "made before the streaming server listens",
     "crib.observe.audit.Audit.__init__": "made before the socket is served; written by a thread of its own",
     "crib.api.server.Server.start": "makes the socket and its directory, in our own state directory",
+    "crib.api.server.Server.stop": "removes the socket from our own state directory",
 }
 """What only these lead to runs before the first call is served."""
 

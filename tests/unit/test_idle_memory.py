@@ -20,6 +20,8 @@ NOT_AT_START = (
     # by settings that ask for it, or when somebody asks
     *("crib.backends.network.cni.network", "crib.backends.network.bridge.network", "crib.host.nftables"),
     *("cryptography", "prometheus_client", "google.protobuf.json_format", "email", "opentelemetry"),
+    # by reflection, which few ask for
+    *("grpc", "grpc_reflection"),
 )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from crib.model.caller import Caller, CallObject, Peer
 from crib.tasks.spans import OpenSpan
@@ -47,6 +50,11 @@ class CallUnderWay:
 
 
 _CURRENT: ContextVar[CallUnderWay | None] = ContextVar("crib_call", default=None)
+
+
+def start_call(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """The task of a call that has come; whoever took the call up holds and ends it."""
+    return asyncio.get_running_loop().create_task(work, name=name)
 
 
 def enter(call: CallUnderWay) -> None:
