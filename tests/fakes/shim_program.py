@@ -29,7 +29,7 @@ from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.errors import CallFailed
 from crib.ttrpc.messages import typed
 from crib.ttrpc.server import Services, TtrpcServer
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 
 SANDBOX = "containerd.runtime.sandbox.v1.Sandbox"
 

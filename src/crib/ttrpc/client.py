@@ -12,7 +12,7 @@ from crib.ttrpc.reading import Reading
 from crib.ttrpc.streams import Incoming, Messages
 from crib.wire import ttrpc
 from crib.wire import ttrpc_calls as calls
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 
 MOST_CALLS = 4096
 """At a time on one connection; further ones wait. Some last: a shim is asked for the end of each process."""

@@ -17,7 +17,7 @@ from crib.ttrpc.reading import Reading
 from crib.ttrpc.streams import Incoming, Messages
 from crib.wire import ttrpc
 from crib.wire import ttrpc_calls as calls
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 
 MOST_RUNNING = 64
 """Handlers at a time on one connection. Further calls wait, and the connection is not read meanwhile."""

@@ -11,7 +11,7 @@ refused within bounds, by an error of the module. Begin with `oci_runtime`, or w
 * streams: `remotecommand` and `portforward`, over `spdy` or `channel_messages`.
 * files of the administrator: `docker_config`, `hosts_toml` and `registries_conf` over `toml_table`,
   `go_template`.
-* calls of gRPC: `http2`.
+* calls of gRPC: `http2`, and `rpc_codes` that they end with.
 * calls to shims and node plugins: `ttrpc` and `ttrpc_calls`, and `mux` below them for plugins.
 * `blockio_config`: classes of block I/O.
 * `kept`: pods that are kept up, between the daemon and its supervisor.

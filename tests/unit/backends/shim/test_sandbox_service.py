@@ -12,7 +12,7 @@ from crib.model.errors import Unavailable
 from crib.stubs.shim import sandbox_pb2
 from crib.ttrpc.errors import CallFailed
 from crib.ttrpc.server import ServedCall, Services
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 from tests.unit.ttrpc.ends import BOUND, served
 
 
