@@ -1,4 +1,4 @@
-"""The protocols of containerd's shims, NRI and CSI are as these projects say: every message, field, number and call.
+"""The protocols of shims, NRI and CSI are as these projects say: every message, field, number and call.
 
 message_facts.txt has one fact a line, from the projects' own texts. Version 2 of the task service is not
 listed: its calls and messages are those of version 3. Of CSI it has the calls that crib makes, and what
