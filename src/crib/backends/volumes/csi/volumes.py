@@ -57,8 +57,9 @@ class CsiVolumes:
             self._drivers.pop(name, None)
             raise WrongState(f"the settings have no driver {name!r} under volumes.drivers", field="driver")
         known = self._drivers.get(name)
-        if known is None or known.settings != settings:
+        if known is None or known.settings.socket != settings.socket:
             known = self._drivers[name] = Driver(name, settings, self.figures)
+        known.settings = settings
         return known
 
     async def _errand(
