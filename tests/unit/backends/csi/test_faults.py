@@ -7,7 +7,7 @@ import base64
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,25 +30,11 @@ from crib.model.errors import (
 )
 from crib.tasks.groups import Beside
 from tests.csi_driver import NAME, serving
-from tests.csi_lab import CsiLab, VolumeLife, volume_use
+from tests.csi_lab import CsiLab
 from tests.fakes.world import bounded
+from tests.unit.backends.csi.steps import STEPS, USE, step, up_to
 
 pytestmark = pytest.mark.root
-
-USE = volume_use()
-UP: list[tuple[str, Callable[[VolumeLife], Awaitable[Any]]]] = [
-    ("CreateVolume", lambda life: life.create()),
-    ("ControllerPublishVolume", lambda life: life.stage()),
-    ("NodeStageVolume", lambda life: life.stage()),
-    ("NodePublishVolume", lambda life: life.publish(USE)),
-]
-DOWN: list[tuple[str, Callable[[VolumeLife], Awaitable[Any]]]] = [
-    ("NodeUnpublishVolume", lambda life: life.unpublish(USE)),
-    ("NodeUnstageVolume", lambda life: life.unstage()),
-    ("ControllerUnpublishVolume", lambda life: life.unstage()),
-    ("DeleteVolume", lambda life: life.delete()),
-]
-STEPS = [call for call, _ in (*UP, *DOWN)]
 
 
 @pytest.fixture(autouse=True)
@@ -56,22 +42,6 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between repeated calls; how long a driver may be away is what a test says."""
     monkeypatch.setattr(driver, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(driver, "LONGEST_PAUSE", 0.01)
-
-
-async def up_to(life: VolumeLife, call: str) -> None:
-    """All steps before this call."""
-    for name, step in (*UP, *DOWN):
-        if name == call or (name, call) in {
-            ("ControllerPublishVolume", "NodeStageVolume"),
-            ("NodeUnstageVolume", "ControllerUnpublishVolume"),
-        }:
-            return
-        if name not in {"NodeStageVolume", "ControllerUnpublishVolume"}:
-            await step(life)
-
-
-def step(call: str) -> Callable[[VolumeLife], Awaitable[Any]]:
-    return dict((*UP, *DOWN))[call]
 
 
 def nothing_left(lab: CsiLab) -> None:
@@ -131,7 +101,7 @@ async def test_a_driver_that_hangs_holds_up_its_volume_only(lab: CsiLab, call: s
     lab.timeout = 2.0 if is_second else 0.5  # the call before it must have its answer by then
     lab.fault(call, "hang")
     async with bounded(), Beside() as beside:
-        hung = beside.start("hung", step(call)(life))  # type: ignore[arg-type]  # a coroutine
+        hung = beside.start("hung", step(call)(life))
         reached = beside.start("reached", lab.driver.reached.wait())
         await asyncio.wait({hung, reached}, return_when=asyncio.FIRST_COMPLETED)
         lab.timeout = 30.0

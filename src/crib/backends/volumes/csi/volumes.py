@@ -62,13 +62,17 @@ class CsiVolumes:
         known.settings = settings
         return known
 
-    async def _errand(
-        self, record: VolumeRecord, *, secrets: bool = True
-    ) -> tuple[Driver, Errand, DriverFacts]:
+    async def _begin(self, record: VolumeRecord, *, secrets: bool = True) -> tuple[Driver, Errand]:
         """`secrets`: it cannot be done without them."""
         driver = self._driver(record.spec.driver)
         about = f"volume {record.name} ({record.id})"
-        begun = await errand(about, driver.settings.timeout, record.spec.secrets, needed=secrets)
+        return driver, await errand(about, driver.settings.timeout, record.spec.secrets, needed=secrets)
+
+    async def _informed(
+        self, record: VolumeRecord, *, secrets: bool = True
+    ) -> tuple[Driver, Errand, DriverFacts]:
+        """The same, and what the driver can."""
+        driver, begun = await self._begin(record, secrets=secrets)
         return driver, begun, await driver.facts(begun)
 
     def _node(self, driver: Driver, begun: Errand, record: VolumeRecord) -> NodeHalf:
@@ -140,10 +144,10 @@ class CsiVolumes:
 
     async def create(self, record: VolumeRecord, snapshot: SnapshotRecord | None) -> Made:
         spec = record.spec
-        driver, begun, facts = await self._errand(record)
-        half = ControllerHalf(driver, begun)
         if spec.inline:
             return Made(handle_of(record))
+        driver, begun, facts = await self._informed(record)
+        half = ControllerHalf(driver, begun)
         if not spec.source:
             return await half.create(record, snapshot, facts, self._notes(record))
         if facts.controller and (problem := await half.validate(record, spec.source, facts)):
@@ -153,13 +157,13 @@ class CsiVolumes:
     async def delete(self, record: VolumeRecord) -> None:
         if record.spec.inline or record.spec.source:
             return
-        driver, begun, _ = await self._errand(record)
+        driver, begun = await self._begin(record)
         notes = self._notes(record)
         await ControllerHalf(driver, begun).delete(record.handle, notes)
         await notes.drop(GROWTH)
 
     async def stage(self, record: VolumeRecord) -> Mapping[str, str]:
-        driver, begun, facts = await self._errand(record)
+        driver, begun, facts = await self._informed(record)
         half = ControllerHalf(driver, begun)
         attachment = await half.attach(record, facts) if facts.attaches else {}
         if facts.stages:
@@ -167,26 +171,26 @@ class CsiVolumes:
         return attachment
 
     async def unstage(self, record: VolumeRecord) -> None:
-        driver, begun, facts = await self._errand(record)
+        driver, begun, facts = await self._informed(record)
         if facts.stages:
             await self._node(driver, begun, record).unstage()
         if facts.attaches:
             await ControllerHalf(driver, begun).detach(record.handle, facts)
 
     async def publish(self, record: VolumeRecord, use: VolumeUse) -> str:
-        driver, begun, facts = await self._errand(record)
+        driver, begun, facts = await self._informed(record)
         return await self._node(driver, begun, record).publish(use, facts, self._notes(record))
 
     async def unpublish(self, record: VolumeRecord, use: VolumeUse) -> None:
-        driver, begun, _ = await self._errand(record, secrets=False)
+        driver, begun = await self._begin(record, secrets=False)
         await self._node(driver, begun, record).unpublish(use)
 
     async def usage(self, record: VolumeRecord) -> VolumeUsage:
-        driver, begun, facts = await self._errand(record, secrets=False)
+        driver, begun, facts = await self._informed(record, secrets=False)
         return await self._node(driver, begun, record).usage(facts)
 
     async def expand(self, record: VolumeRecord, capacity: int) -> int:
-        driver, begun, facts = await self._errand(record)
+        driver, begun, facts = await self._informed(record)
         if not facts.expands_controller and not facts.expands_node:
             raise NotBuilt(f"driver {driver.name} expands no volumes")
         if facts.offline and (record.uses or record.stage is not StageState.UNSTAGED):
@@ -200,7 +204,7 @@ class CsiVolumes:
         return has
 
     async def snapshot(self, record: VolumeRecord, snapshot: SnapshotRecord) -> MadeSnapshot:
-        driver, begun, facts = await self._errand(record)
+        driver, begun, facts = await self._informed(record)
         if not facts.snapshots:
             raise NotBuilt(f"driver {driver.name} makes no snapshots")
         notes = DriverNotes(snapshot_path(self._paths, snapshot.id))
@@ -220,7 +224,7 @@ class CsiVolumes:
             if use.state is UseState.PUBLISHED and not record.spec.block and not await _is_mounted(use.path)
         ]
         try:
-            driver, begun, facts = await self._errand(record)
+            driver, begun, facts = await self._informed(record)
             problem = (await self._node(driver, begun, record).usage(facts)).problem
             if facts.controller and record.handle and not (problem or record.spec.inline):
                 problem = await ControllerHalf(driver, begun).validate(record, record.handle, facts)
