@@ -81,7 +81,7 @@ async def test_what_only_a_person_can_repair_is_not_mounted_over(tmp_path: Path)
     with image.open("wb") as file:
         file.truncate(16 << 20)
     await disk_filesystems.make("ext4", str(image), "test", is_file=True)
-    for command in ("clri <2>", "set_super_value state 2"):  # no root directory, and it says that it has errors
+    for command in ("clri <2>", "set_super_value state 2"):  # no root directory, and errors noted
         (await run(["debugfs", "-w", "-R", command, str(image)])).check()
     with pytest.raises(ProgramFailed, match="e2fsck"):
         await disk_filesystems.repair("ext4", str(image), "test", 60)
