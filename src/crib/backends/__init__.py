@@ -11,6 +11,7 @@ Begin with the port that you are after (`crib.ports`), then go where it is done:
 * `network`: the built-in bridge, or CNI plugins.
 * `records`: rows of sandboxes, containers and images, and the journal, in SQLite.
 * `nri`: node plugins, which see pods and containers and change them.
+* `volumes`: kinds of volumes, and what they share.
 * `keeping`: pods that are kept up without a kubelet, and the process that does it.
 
 For all of them: `failures` turns what goes wrong into errors of the model, in threads too, `together`
