@@ -349,8 +349,8 @@ class BlockVolumes:
     def _budget(self, seconds: float) -> CopyBudget:
         return CopyBudget(CopyLimits(_LIMITLESS, 1 << 31, seconds, self._min_free))
 
-    def _room(self, record: VolumeRecord, size: int) -> disks.Room:
-        return disks.Room(size, record.spec.parameters.get(ALLOCATION) == "full", self._min_free)
+    def _room(self, record: VolumeRecord, size: int) -> disks.FileSize:
+        return disks.FileSize(size, record.spec.parameters.get(ALLOCATION) == "full", self._min_free)
 
     async def _copy(self, record: VolumeRecord, budget: CopyBudget, work: Callable[[], object]) -> None:
         job = Job(f"volume {record.name}: copying it", record.id, COPY_SECONDS, stop=budget.end)

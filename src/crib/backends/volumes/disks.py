@@ -54,7 +54,7 @@ def note(path: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class FileSize:
     """What a file is to have: bytes, and whether their blocks are taken at once.
 
     Of those `min_free` bytes must be left.
@@ -65,7 +65,7 @@ class Room:
     min_free: int
 
 
-def begin(path: str, room: Room) -> str:
+def begin(path: str, room: FileSize) -> str:
     """A new file of zeros for the file `path`, under another name until `finish`; returns that name."""
     fd = _new(partial := path + PARTIAL)
     try:
@@ -123,7 +123,7 @@ def finish(path: str) -> None:
     files.sync_directory(os.path.dirname(path))
 
 
-def enlarge(path: str, room: Room) -> int:
+def enlarge(path: str, room: FileSize) -> int:
     """Give the file at least so many bytes; what it has then."""
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
