@@ -4,7 +4,8 @@ A directory gets a project number, which everything that is made below it inheri
 limit. The file system must have been mounted with `prjquota`. Sources: quotactl(2); linux/fs.h, `struct
 fsxattr`; linux/quota.h and linux/dqblk_xfs.h. XFS answers the general calls as well (kernel 3.18).
 
-On ext4 a process with CAP_SYS_RESOURCE passes all limits. Whoever owns a file can give it another project,
+Who would go beyond a limit gets EDQUOT from ext4 and ENOSPC from XFS. On ext4 a process with CAP_SYS_RESOURCE
+passes all limits. Whoever owns a file can give it another project,
 unless a user namespace holds him: a limit holds off programs that write too much, not ones that mean to.
 """
 
