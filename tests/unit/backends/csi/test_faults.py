@@ -85,7 +85,7 @@ async def test_any_other_status_ends_the_work_and_names_driver_call_and_volume(
     lab.fault(call, "refuse", code=code, text="no disk is free")
     with pytest.raises(kind) as caught:
         await step(call)(life)
-    about = f"volume default/db ({life.record.id})"
+    about = life.record.handle or f"crib-{life.record.id}"
     assert str(caught.value) == f"driver {NAME}: {call} of {about}: no disk is free ({code})"
     assert lab.calls.count(call) == 1
     await life.tear_down()
@@ -109,7 +109,7 @@ async def test_a_driver_that_hangs_holds_up_its_volume_only(lab: CsiLab, call: s
         await other.stage()
         await other.publish(USE)
         await other.tear_down()
-        with pytest.raises(Unavailable, match=rf"{call} of volume .*: no answer within (2|0\.5) s"):
+        with pytest.raises(Unavailable, match=rf"{call} of .*: no answer within (2|0\.5) s"):
             await hung
     await life.tear_down()
     nothing_left(lab)
@@ -120,7 +120,7 @@ async def test_an_answer_that_is_none_is_told_and_what_was_done_is_undone(lab: C
     life = lab.life()
     await up_to(life, call)
     lab.fault(call, "garbage")
-    with pytest.raises(Broken, match=f"{call} of volume .*: its answer is no "):
+    with pytest.raises(Broken, match=f"{call} of .*: its answer is no "):
         await step(call)(life)
     await life.tear_down()
     nothing_left(lab)
@@ -279,7 +279,7 @@ async def test_a_driver_that_says_it_unmounted_and_did_not_is_not_believed(lab: 
     await up_to(life, call)
     (lab.root / "driver" / "data" / life.record.handle / "row").write_text("kept")
     lab.fault(call, "idle", times=100)
-    with pytest.raises(Broken, match=f"{call} of volume .*: something is still mounted at"):
+    with pytest.raises(Broken, match=f"{call} of .*: something is still mounted at"):
         await step(call)(life)
     lab.options.faults.clear()
     assert (lab.root / "driver" / "data" / life.record.handle / "row").read_text() == "kept"
@@ -350,7 +350,7 @@ async def test_a_driver_that_stays_away_is_told_by_its_socket(
 ) -> None:
     monkeypatch.setattr(driver, "ABSENT_SECONDS", 0.05)
     lab = CsiLab(private_root)
-    with pytest.raises(Unavailable, match=r"GetPluginInfo of volume .*csi\.sock.*UNAVAILABLE"):
+    with pytest.raises(Unavailable, match=r"GetPluginInfo of .*csi\.sock.*UNAVAILABLE"):
         await lab.life().create()
     readiness = await lab.kind.readiness(NAME)
     assert (readiness.ready, readiness.reason) == (False, "DriverNotReady")

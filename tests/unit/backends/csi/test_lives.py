@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from crib.host.mount_table import mounts_below
+from crib.host.mounts import unmount
 from crib.model.errors import InvalidRequest, NotBuilt, NotFound, WrongState
-from crib.model.volumes import AccessMode, VolumePaths, VolumeUsage
+from crib.model.volumes import AccessMode, StageState, VolumePaths, VolumeUsage
 from tests.csi_driver import NAME, NODE_CAN
 from tests.csi_lab import CsiLab, volume_use
 
@@ -160,6 +162,23 @@ async def test_a_driver_that_only_mounts_gets_no_other_calls(lab: CsiLab) -> Non
     assert lab.calls == ["NodePublishVolume", "NodeUnpublishVolume"]
     with pytest.raises(NotBuilt, match="makes no volumes"):
         await lab.life().create()
+
+
+async def test_a_volume_that_is_attached_since_an_earlier_boot_is_detached_before_it_is_deleted(
+    lab: CsiLab,
+) -> None:
+    """The verbs know that nothing of an earlier boot is staged any more."""
+    life = lab.life()
+    await life.create()
+    await life.stage()
+    unmount(VolumePaths(lab.paths, life.record.id).stage)
+    lab.driver.books.volumes[life.record.handle]["staged"] = {}
+    shutil.rmtree(lab.paths.volume_mounts)
+    lab.kind = lab.begin()
+    life.record = replace(life.record, stage=StageState.UNSTAGED, attachment={})
+    await life.delete()
+    assert lab.calls[-2:] == ["ControllerUnpublishVolume", "DeleteVolume"]
+    nothing_left(lab)
 
 
 async def test_how_full_a_volume_is_comes_from_its_driver(lab: CsiLab) -> None:

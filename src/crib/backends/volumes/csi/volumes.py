@@ -12,7 +12,7 @@ from crib.backends.volumes.csi.driver_facts import DriverFacts
 from crib.backends.volumes.csi.errands import Errand, errand
 from crib.backends.volumes.csi.node import NodeHalf
 from crib.backends.volumes.csi.notes import GROWTH, DriverNotes
-from crib.backends.volumes.csi.requests import handle_of
+from crib.backends.volumes.csi.requests import handle_of, snapshot_name, volume_name
 from crib.host.mount_table import is_mountpoint
 from crib.host.threads import Job
 from crib.model.driver_status import DriverFigures, DriverStatus
@@ -35,8 +35,6 @@ from crib.model.volumes import (
 from crib.ports.volumes import KindFacts, Made, MadeSnapshot
 from crib.tasks.groups import all_of
 
-MARGIN_SECONDS = 5.0
-"""Beyond a driver's own time, until the verbs end a call: it says itself which call had no answer."""
 _KEY = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 
@@ -65,7 +63,7 @@ class CsiVolumes:
     async def _begin(self, record: VolumeRecord, *, secrets: bool = True) -> tuple[Driver, Errand]:
         """`secrets`: it cannot be done without them."""
         driver = self._driver(record.spec.driver)
-        about = f"volume {record.name} ({record.id})"
+        about = handle_of(record) or volume_name(record.id)
         return driver, await errand(about, driver.settings.timeout, record.spec.secrets, needed=secrets)
 
     async def _informed(
@@ -124,7 +122,6 @@ class CsiVolumes:
             expands=grows and not spec.inline,
             snapshots=facts.snapshots and not spec.inline,
             stages=(facts.stages or facts.attaches) and not spec.inline,
-            call_limit=driver.settings.timeout + MARGIN_SECONDS,
         )
 
     async def check_spec(self, spec: VolumeSpec) -> None:
@@ -155,27 +152,30 @@ class CsiVolumes:
         return Made(spec.source)
 
     async def delete(self, record: VolumeRecord) -> None:
-        if record.spec.inline or record.spec.source:
+        if record.spec.inline:
             return
         driver, begun = await self._begin(record)
-        notes = self._notes(record)
-        await ControllerHalf(driver, begun).delete(record.handle, notes)
+        half, notes = ControllerHalf(driver, begun), self._notes(record)
+        await half.detach(notes)  # it may be attached since an earlier boot
         await notes.drop(GROWTH)
+        if not record.spec.source:
+            await half.delete(record.handle, notes)
 
     async def stage(self, record: VolumeRecord) -> Mapping[str, str]:
         driver, begun, facts = await self._informed(record)
-        half = ControllerHalf(driver, begun)
-        attachment = await half.attach(record, facts) if facts.attaches else {}
+        notes = self._notes(record)
+        attachment = {}
+        if facts.attaches:
+            attachment = await ControllerHalf(driver, begun).attach(record, facts, notes)
         if facts.stages:
-            await self._node(driver, begun, record).stage(facts, attachment, self._notes(record))
+            await self._node(driver, begun, record).stage(facts, attachment, notes)
         return attachment
 
     async def unstage(self, record: VolumeRecord) -> None:
         driver, begun, facts = await self._informed(record)
         if facts.stages:
             await self._node(driver, begun, record).unstage()
-        if facts.attaches:
-            await ControllerHalf(driver, begun).detach(record.handle, facts)
+        await ControllerHalf(driver, begun).detach(self._notes(record))
 
     async def publish(self, record: VolumeRecord, use: VolumeUse) -> str:
         driver, begun, facts = await self._informed(record)
@@ -212,14 +212,19 @@ class CsiVolumes:
 
     async def delete_snapshot(self, snapshot: SnapshotRecord) -> None:
         driver = self._driver(snapshot.spec.driver)
-        about = f"snapshot {snapshot.name} ({snapshot.id})"
+        about = snapshot.handle or snapshot_name(snapshot.id)
         begun = await errand(about, driver.settings.timeout, snapshot.spec.secrets)
         notes = DriverNotes(snapshot_path(self._paths, snapshot.id))
         await ControllerHalf(driver, begun).delete_snapshot(snapshot.handle, notes)
 
     async def check(self, record: VolumeRecord) -> Sequence[Finding]:
         findings = [
-            Finding("volumes", str(record.name), f"nothing is mounted at {use.path} for pod {use.pod}")
+            Finding(
+                "volumes",
+                f"{record.name} of pod {use.pod}",
+                f"nothing is mounted at {use.path}",
+                "it is published again",
+            )
             for use in record.uses
             if use.state is UseState.PUBLISHED and not record.spec.block and not await _is_mounted(use.path)
         ]
