@@ -259,6 +259,21 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/ExplainEnd": "unary",
         "/crib.v1.Node/ShowConfig": "unary",
         "/crib.v1.Node/ReloadConfig": "unary",
+        "/crib.v1.Node/CreateVolume": "unary",
+        "/crib.v1.Node/RemoveVolume": "unary",
+        "/crib.v1.Node/InspectVolume": "unary",
+        "/crib.v1.Node/PublishVolumes": "unary",
+        "/crib.v1.Node/UnpublishVolumes": "unary",
+        "/crib.v1.Node/ResizeVolume": "unary",
+        "/crib.v1.Node/GetVolumeUsage": "unary",
+        "/crib.v1.Node/SnapshotVolume": "unary",
+        "/crib.v1.Node/RemoveVolumeSnapshot": "unary",
+        "/crib.v1.Node/ExportVolume": "unary",
+        "/crib.v1.Node/ImportVolume": "unary",
+        "/crib.v1.Node/ListVolumes": "stream",
+        "/crib.v1.Node/ListVolumeSnapshots": "stream",
+        "/crib.v1.Node/PruneVolumes": "stream",
+        "/crib.v1.Node/CheckVolumes": "stream",
     }
 
 

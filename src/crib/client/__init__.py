@@ -16,6 +16,7 @@ Below are functions over a `Connection`, which has the services with `call` and 
 * `pods`: run, stop, remove. `events`: kept, follow, subscribe, wait_exited. `logs`: read, follow.
 * `images`: pull, watch, check, import, export, explain.
 * `networks`: list, inspect, check, collect, remove.
+* `volumes`: create, publish, inspect, resize, snapshot, export, prune, check, and what undoes them.
 * `config`: the daemon's settings, and their reload.
 * `node`: check, wipe, timelines, work, abandon, and the OCI spec of a container.
 * `execution`: a command to its end. `streams`: exec, attach, forward. `copying`: files to and fro.

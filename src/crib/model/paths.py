@@ -1,7 +1,7 @@
 """Every path of ours, born here: from the two roots and an id.
 
 DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
-├── crib.db        pods, containers       ├── crib.sock
+├── crib.db        pods, containers, volumes├── crib.sock
 ├── images.db      images                 ├── metrics.sock
 ├── audit.jsonl    who changed what       │
 ├── probe-N.erofs  a tiny layer, for tries │
@@ -9,6 +9,8 @@ DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
 ├── reserve        room for a full disk   ├── records.db        pods, containers, as they are in this boot
 ├── layers/        DIFFID.erofs or .dir   ├── lock
 ├── staging/       the worker's, half-made├── layers/HEX       mounted layers (private)
+├── volumes/ID     what lasts of a volume  ├── volumes/ID       what is mounted of a volume
+├── snapshots/ID   of volumes              │
 └── containers/ID  upper/ work/           ├── exits/ID         conmon's exit files
                                           ├── s/SHORT/         conmon's sockets (short: 107 bytes)
                                           ├── shims/           sockets of shims; HANDLER.* are ours
@@ -89,6 +91,9 @@ class Paths:
             self.layer_mounts,
             self.dumps,
             self.kept,
+            self.volumes,
+            self.volume_snapshots,
+            self.volume_mounts,
             self.exits,
             self.sandboxes,
             self.containers,
@@ -109,6 +114,20 @@ class Paths:
     def network(self) -> str:
         """Kept results of CNI plugins: they must outlive a reboot, as the plugins' own files do."""
         return f"{self.data}/network"
+
+    @property
+    def volumes(self) -> str:
+        """What lasts of volumes, each by its id (model.volumes has the paths below)."""
+        return f"{self.data}/volumes"
+
+    @property
+    def volume_snapshots(self) -> str:
+        return f"{self.data}/snapshots"
+
+    @property
+    def volume_mounts(self) -> str:
+        """What is staged and published of volumes in this boot."""
+        return f"{self.state}/volumes"
 
     @property
     def layer_mounts(self) -> str:

@@ -14,6 +14,7 @@ from crib.model.keys import LIVE, PART, AtLeast, Between, Form, Is, OneOf, Path,
 from crib.model.metrics import GROUPS
 from crib.model.nri_settings import NriSettings
 from crib.model.shim_settings import ShimSettings
+from crib.model.volume_settings import VolumeSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,7 @@ class Settings:
     audit: Annotated[AuditSettings, LIVE] = AuditSettings()
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
+    volumes: VolumeSettings = VolumeSettings()
     streaming: StreamingSettings = StreamingSettings()
     metrics: Annotated[MetricsSettings, LIVE] = MetricsSettings()
     tracing: TracingSettings = TracingSettings()

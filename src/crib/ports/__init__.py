@@ -17,6 +17,7 @@ The node has one of each of these:
 * `records`: keeps the rows.
 * `journal`: remembers what happened, for longer than the rows.
 * `kept`: keeps pods up without a kubelet.
+* `volumes`: what volumes are made of, a kind each.
 * `extensions`: lifecycle hooks and image verifiers of other projects.
 * `plugins`: node plugins (NRI), which are asked about containers and told about pods.
 * `insight`: shows what the daemon itself is at, and how much of it is logged.

@@ -195,6 +195,81 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.ListPluginsRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.ListPluginsResponse.FromString,
                 _registered_method=True)
+        self.CreateVolume = channel.unary_unary(
+                '/crib.v1.Node/CreateVolume',
+                request_serializer=crib_dot_v1_dot_node__pb2.CreateVolumeRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.CreateVolumeResponse.FromString,
+                _registered_method=True)
+        self.RemoveVolume = channel.unary_unary(
+                '/crib.v1.Node/RemoveVolume',
+                request_serializer=crib_dot_v1_dot_node__pb2.RemoveVolumeRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.RemoveVolumeResponse.FromString,
+                _registered_method=True)
+        self.ListVolumes = channel.unary_stream(
+                '/crib.v1.Node/ListVolumes',
+                request_serializer=crib_dot_v1_dot_node__pb2.ListVolumesRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.Volume.FromString,
+                _registered_method=True)
+        self.InspectVolume = channel.unary_unary(
+                '/crib.v1.Node/InspectVolume',
+                request_serializer=crib_dot_v1_dot_node__pb2.InspectVolumeRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.InspectVolumeResponse.FromString,
+                _registered_method=True)
+        self.PublishVolumes = channel.unary_unary(
+                '/crib.v1.Node/PublishVolumes',
+                request_serializer=crib_dot_v1_dot_node__pb2.PublishVolumesRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.PublishVolumesResponse.FromString,
+                _registered_method=True)
+        self.UnpublishVolumes = channel.unary_unary(
+                '/crib.v1.Node/UnpublishVolumes',
+                request_serializer=crib_dot_v1_dot_node__pb2.UnpublishVolumesRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.UnpublishVolumesResponse.FromString,
+                _registered_method=True)
+        self.ResizeVolume = channel.unary_unary(
+                '/crib.v1.Node/ResizeVolume',
+                request_serializer=crib_dot_v1_dot_node__pb2.ResizeVolumeRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ResizeVolumeResponse.FromString,
+                _registered_method=True)
+        self.GetVolumeUsage = channel.unary_unary(
+                '/crib.v1.Node/GetVolumeUsage',
+                request_serializer=crib_dot_v1_dot_node__pb2.GetVolumeUsageRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.GetVolumeUsageResponse.FromString,
+                _registered_method=True)
+        self.SnapshotVolume = channel.unary_unary(
+                '/crib.v1.Node/SnapshotVolume',
+                request_serializer=crib_dot_v1_dot_node__pb2.SnapshotVolumeRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.SnapshotVolumeResponse.FromString,
+                _registered_method=True)
+        self.ListVolumeSnapshots = channel.unary_stream(
+                '/crib.v1.Node/ListVolumeSnapshots',
+                request_serializer=crib_dot_v1_dot_node__pb2.ListVolumeSnapshotsRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.VolumeSnapshot.FromString,
+                _registered_method=True)
+        self.RemoveVolumeSnapshot = channel.unary_unary(
+                '/crib.v1.Node/RemoveVolumeSnapshot',
+                request_serializer=crib_dot_v1_dot_node__pb2.RemoveVolumeSnapshotRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.RemoveVolumeSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ExportVolume = channel.unary_unary(
+                '/crib.v1.Node/ExportVolume',
+                request_serializer=crib_dot_v1_dot_node__pb2.ExportVolumeRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ExportVolumeResponse.FromString,
+                _registered_method=True)
+        self.ImportVolume = channel.unary_unary(
+                '/crib.v1.Node/ImportVolume',
+                request_serializer=crib_dot_v1_dot_node__pb2.ImportVolumeRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ImportVolumeResponse.FromString,
+                _registered_method=True)
+        self.PruneVolumes = channel.unary_stream(
+                '/crib.v1.Node/PruneVolumes',
+                request_serializer=crib_dot_v1_dot_node__pb2.PruneVolumesRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.PrunedVolume.FromString,
+                _registered_method=True)
+        self.CheckVolumes = channel.unary_stream(
+                '/crib.v1.Node/CheckVolumes',
+                request_serializer=crib_dot_v1_dot_node__pb2.CheckVolumesRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.Finding.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -445,6 +520,113 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateVolume(self, request, context):
+        """Make a volume. One of that name that is the same is answered with; ALREADY_EXISTS when it differs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveVolume(self, request, context):
+        """Remove a volume and what it holds. FAILED_PRECONDITION while a pod uses it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVolumes(self, request, context):
+        """List volumes, by namespace and name. Sends one message for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InspectVolume(self, request, context):
+        """Show a volume, its snapshots and what can be done with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishVolumes(self, request, context):
+        """Give a pod all of its volumes, before it is run: make those that are not there, and tell their paths. A call for
+        what a pod has already answers with the same paths. When one of them fails, the pod gets none of this call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpublishVolumes(self, request, context):
+        """Take all volumes from a pod that is removed. Volumes that it owns are removed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResizeVolume(self, request, context):
+        """Make a volume larger, also while pods use it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetVolumeUsage(self, request, context):
+        """How full a volume is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SnapshotVolume(self, request, context):
+        """Keep a volume as it is now. CreateVolume makes a volume of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVolumeSnapshots(self, request, context):
+        """List snapshots, by namespace and name. Sends one message for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveVolumeSnapshot(self, request, context):
+        """Remove a snapshot.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportVolume(self, request, context):
+        """Write the files of a volume to a tar archive on the node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportVolume(self, request, context):
+        """Make a volume, and fill it from a tar archive or a directory on the node. When that fails there is no volume.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneVolumes(self, request, context):
+        """Take volumes from pods whose files are gone, and remove volumes that such pods own. Sends one message for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckVolumes(self, request, context):
+        """Compare volumes with their records, and repair what can be on request. Sends one message for each thing that is
+        wrong or worth reporting.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -607,6 +789,81 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.ListPlugins,
                     request_deserializer=crib_dot_v1_dot_node__pb2.ListPluginsRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.ListPluginsResponse.SerializeToString,
+            ),
+            'CreateVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateVolume,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.CreateVolumeRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.CreateVolumeResponse.SerializeToString,
+            ),
+            'RemoveVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveVolume,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.RemoveVolumeRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.RemoveVolumeResponse.SerializeToString,
+            ),
+            'ListVolumes': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListVolumes,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ListVolumesRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.Volume.SerializeToString,
+            ),
+            'InspectVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectVolume,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.InspectVolumeRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.InspectVolumeResponse.SerializeToString,
+            ),
+            'PublishVolumes': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishVolumes,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.PublishVolumesRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.PublishVolumesResponse.SerializeToString,
+            ),
+            'UnpublishVolumes': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpublishVolumes,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.UnpublishVolumesRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.UnpublishVolumesResponse.SerializeToString,
+            ),
+            'ResizeVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResizeVolume,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ResizeVolumeRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ResizeVolumeResponse.SerializeToString,
+            ),
+            'GetVolumeUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVolumeUsage,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.GetVolumeUsageRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.GetVolumeUsageResponse.SerializeToString,
+            ),
+            'SnapshotVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.SnapshotVolume,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.SnapshotVolumeRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.SnapshotVolumeResponse.SerializeToString,
+            ),
+            'ListVolumeSnapshots': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListVolumeSnapshots,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ListVolumeSnapshotsRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.VolumeSnapshot.SerializeToString,
+            ),
+            'RemoveVolumeSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveVolumeSnapshot,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.RemoveVolumeSnapshotRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.RemoveVolumeSnapshotResponse.SerializeToString,
+            ),
+            'ExportVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportVolume,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ExportVolumeRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ExportVolumeResponse.SerializeToString,
+            ),
+            'ImportVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportVolume,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ImportVolumeRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ImportVolumeResponse.SerializeToString,
+            ),
+            'PruneVolumes': grpc.unary_stream_rpc_method_handler(
+                    servicer.PruneVolumes,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.PruneVolumesRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.PrunedVolume.SerializeToString,
+            ),
+            'CheckVolumes': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckVolumes,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.CheckVolumesRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.Finding.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1474,6 +1731,411 @@ class Node:
             '/crib.v1.Node/ListPlugins',
             crib_dot_v1_dot_node__pb2.ListPluginsRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.ListPluginsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/CreateVolume',
+            crib_dot_v1_dot_node__pb2.CreateVolumeRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.CreateVolumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/RemoveVolume',
+            crib_dot_v1_dot_node__pb2.RemoveVolumeRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.RemoveVolumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVolumes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crib.v1.Node/ListVolumes',
+            crib_dot_v1_dot_node__pb2.ListVolumesRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.Volume.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/InspectVolume',
+            crib_dot_v1_dot_node__pb2.InspectVolumeRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.InspectVolumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishVolumes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/PublishVolumes',
+            crib_dot_v1_dot_node__pb2.PublishVolumesRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.PublishVolumesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpublishVolumes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/UnpublishVolumes',
+            crib_dot_v1_dot_node__pb2.UnpublishVolumesRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.UnpublishVolumesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResizeVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ResizeVolume',
+            crib_dot_v1_dot_node__pb2.ResizeVolumeRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ResizeVolumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVolumeUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/GetVolumeUsage',
+            crib_dot_v1_dot_node__pb2.GetVolumeUsageRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.GetVolumeUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SnapshotVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/SnapshotVolume',
+            crib_dot_v1_dot_node__pb2.SnapshotVolumeRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.SnapshotVolumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVolumeSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crib.v1.Node/ListVolumeSnapshots',
+            crib_dot_v1_dot_node__pb2.ListVolumeSnapshotsRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.VolumeSnapshot.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveVolumeSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/RemoveVolumeSnapshot',
+            crib_dot_v1_dot_node__pb2.RemoveVolumeSnapshotRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.RemoveVolumeSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ExportVolume',
+            crib_dot_v1_dot_node__pb2.ExportVolumeRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ExportVolumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ImportVolume',
+            crib_dot_v1_dot_node__pb2.ImportVolumeRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ImportVolumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneVolumes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crib.v1.Node/PruneVolumes',
+            crib_dot_v1_dot_node__pb2.PruneVolumesRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.PrunedVolume.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckVolumes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crib.v1.Node/CheckVolumes',
+            crib_dot_v1_dot_node__pb2.CheckVolumesRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.Finding.FromString,
             options,
             channel_credentials,
             insecure,

@@ -139,6 +139,40 @@ class NodeStub:
     """List the pods that are kept up, and how each is."""
     ListPlugins: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListPluginsRequest, _node_pb2.ListPluginsResponse]
     """List the node plugins (NRI): those that take part, in the order in which they are asked, then the others."""
+    CreateVolume: _grpc.UnaryUnaryMultiCallable[_node_pb2.CreateVolumeRequest, _node_pb2.CreateVolumeResponse]
+    """Make a volume. One of that name that is the same is answered with; ALREADY_EXISTS when it differs."""
+    RemoveVolume: _grpc.UnaryUnaryMultiCallable[_node_pb2.RemoveVolumeRequest, _node_pb2.RemoveVolumeResponse]
+    """Remove a volume and what it holds. FAILED_PRECONDITION while a pod uses it."""
+    ListVolumes: _grpc.UnaryStreamMultiCallable[_node_pb2.ListVolumesRequest, _node_pb2.Volume]
+    """List volumes, by namespace and name. Sends one message for each."""
+    InspectVolume: _grpc.UnaryUnaryMultiCallable[_node_pb2.InspectVolumeRequest, _node_pb2.InspectVolumeResponse]
+    """Show a volume, its snapshots and what can be done with it."""
+    PublishVolumes: _grpc.UnaryUnaryMultiCallable[_node_pb2.PublishVolumesRequest, _node_pb2.PublishVolumesResponse]
+    """Give a pod all of its volumes, before it is run: make those that are not there, and tell their paths. A call for
+    what a pod has already answers with the same paths. When one of them fails, the pod gets none of this call.
+    """
+    UnpublishVolumes: _grpc.UnaryUnaryMultiCallable[_node_pb2.UnpublishVolumesRequest, _node_pb2.UnpublishVolumesResponse]
+    """Take all volumes from a pod that is removed. Volumes that it owns are removed."""
+    ResizeVolume: _grpc.UnaryUnaryMultiCallable[_node_pb2.ResizeVolumeRequest, _node_pb2.ResizeVolumeResponse]
+    """Make a volume larger, also while pods use it."""
+    GetVolumeUsage: _grpc.UnaryUnaryMultiCallable[_node_pb2.GetVolumeUsageRequest, _node_pb2.GetVolumeUsageResponse]
+    """How full a volume is."""
+    SnapshotVolume: _grpc.UnaryUnaryMultiCallable[_node_pb2.SnapshotVolumeRequest, _node_pb2.SnapshotVolumeResponse]
+    """Keep a volume as it is now. CreateVolume makes a volume of it."""
+    ListVolumeSnapshots: _grpc.UnaryStreamMultiCallable[_node_pb2.ListVolumeSnapshotsRequest, _node_pb2.VolumeSnapshot]
+    """List snapshots, by namespace and name. Sends one message for each."""
+    RemoveVolumeSnapshot: _grpc.UnaryUnaryMultiCallable[_node_pb2.RemoveVolumeSnapshotRequest, _node_pb2.RemoveVolumeSnapshotResponse]
+    """Remove a snapshot."""
+    ExportVolume: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExportVolumeRequest, _node_pb2.ExportVolumeResponse]
+    """Write the files of a volume to a tar archive on the node."""
+    ImportVolume: _grpc.UnaryUnaryMultiCallable[_node_pb2.ImportVolumeRequest, _node_pb2.ImportVolumeResponse]
+    """Make a volume, and fill it from a tar archive or a directory on the node. When that fails there is no volume."""
+    PruneVolumes: _grpc.UnaryStreamMultiCallable[_node_pb2.PruneVolumesRequest, _node_pb2.PrunedVolume]
+    """Take volumes from pods whose files are gone, and remove volumes that such pods own. Sends one message for each."""
+    CheckVolumes: _grpc.UnaryStreamMultiCallable[_node_pb2.CheckVolumesRequest, _node_pb2.Finding]
+    """Compare volumes with their records, and repair what can be on request. Sends one message for each thing that is
+    wrong or worth reporting.
+    """
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -245,6 +279,40 @@ class NodeAsyncStub(NodeStub):
     """List the pods that are kept up, and how each is."""
     ListPlugins: _aio.UnaryUnaryMultiCallable[_node_pb2.ListPluginsRequest, _node_pb2.ListPluginsResponse]  # type: ignore[assignment]
     """List the node plugins (NRI): those that take part, in the order in which they are asked, then the others."""
+    CreateVolume: _aio.UnaryUnaryMultiCallable[_node_pb2.CreateVolumeRequest, _node_pb2.CreateVolumeResponse]  # type: ignore[assignment]
+    """Make a volume. One of that name that is the same is answered with; ALREADY_EXISTS when it differs."""
+    RemoveVolume: _aio.UnaryUnaryMultiCallable[_node_pb2.RemoveVolumeRequest, _node_pb2.RemoveVolumeResponse]  # type: ignore[assignment]
+    """Remove a volume and what it holds. FAILED_PRECONDITION while a pod uses it."""
+    ListVolumes: _aio.UnaryStreamMultiCallable[_node_pb2.ListVolumesRequest, _node_pb2.Volume]  # type: ignore[assignment]
+    """List volumes, by namespace and name. Sends one message for each."""
+    InspectVolume: _aio.UnaryUnaryMultiCallable[_node_pb2.InspectVolumeRequest, _node_pb2.InspectVolumeResponse]  # type: ignore[assignment]
+    """Show a volume, its snapshots and what can be done with it."""
+    PublishVolumes: _aio.UnaryUnaryMultiCallable[_node_pb2.PublishVolumesRequest, _node_pb2.PublishVolumesResponse]  # type: ignore[assignment]
+    """Give a pod all of its volumes, before it is run: make those that are not there, and tell their paths. A call for
+    what a pod has already answers with the same paths. When one of them fails, the pod gets none of this call.
+    """
+    UnpublishVolumes: _aio.UnaryUnaryMultiCallable[_node_pb2.UnpublishVolumesRequest, _node_pb2.UnpublishVolumesResponse]  # type: ignore[assignment]
+    """Take all volumes from a pod that is removed. Volumes that it owns are removed."""
+    ResizeVolume: _aio.UnaryUnaryMultiCallable[_node_pb2.ResizeVolumeRequest, _node_pb2.ResizeVolumeResponse]  # type: ignore[assignment]
+    """Make a volume larger, also while pods use it."""
+    GetVolumeUsage: _aio.UnaryUnaryMultiCallable[_node_pb2.GetVolumeUsageRequest, _node_pb2.GetVolumeUsageResponse]  # type: ignore[assignment]
+    """How full a volume is."""
+    SnapshotVolume: _aio.UnaryUnaryMultiCallable[_node_pb2.SnapshotVolumeRequest, _node_pb2.SnapshotVolumeResponse]  # type: ignore[assignment]
+    """Keep a volume as it is now. CreateVolume makes a volume of it."""
+    ListVolumeSnapshots: _aio.UnaryStreamMultiCallable[_node_pb2.ListVolumeSnapshotsRequest, _node_pb2.VolumeSnapshot]  # type: ignore[assignment]
+    """List snapshots, by namespace and name. Sends one message for each."""
+    RemoveVolumeSnapshot: _aio.UnaryUnaryMultiCallable[_node_pb2.RemoveVolumeSnapshotRequest, _node_pb2.RemoveVolumeSnapshotResponse]  # type: ignore[assignment]
+    """Remove a snapshot."""
+    ExportVolume: _aio.UnaryUnaryMultiCallable[_node_pb2.ExportVolumeRequest, _node_pb2.ExportVolumeResponse]  # type: ignore[assignment]
+    """Write the files of a volume to a tar archive on the node."""
+    ImportVolume: _aio.UnaryUnaryMultiCallable[_node_pb2.ImportVolumeRequest, _node_pb2.ImportVolumeResponse]  # type: ignore[assignment]
+    """Make a volume, and fill it from a tar archive or a directory on the node. When that fails there is no volume."""
+    PruneVolumes: _aio.UnaryStreamMultiCallable[_node_pb2.PruneVolumesRequest, _node_pb2.PrunedVolume]  # type: ignore[assignment]
+    """Take volumes from pods whose files are gone, and remove volumes that such pods own. Sends one message for each."""
+    CheckVolumes: _aio.UnaryStreamMultiCallable[_node_pb2.CheckVolumesRequest, _node_pb2.Finding]  # type: ignore[assignment]
+    """Compare volumes with their records, and repair what can be on request. Sends one message for each thing that is
+    wrong or worth reporting.
+    """
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     """The node as crib sees it."""
@@ -540,5 +608,129 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.ListPluginsResponse, _abc.Awaitable[_node_pb2.ListPluginsResponse]]:
         """List the node plugins (NRI): those that take part, in the order in which they are asked, then the others."""
+
+    @_abc_1.abstractmethod
+    def CreateVolume(
+        self,
+        request: _node_pb2.CreateVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.CreateVolumeResponse, _abc.Awaitable[_node_pb2.CreateVolumeResponse]]:
+        """Make a volume. One of that name that is the same is answered with; ALREADY_EXISTS when it differs."""
+
+    @_abc_1.abstractmethod
+    def RemoveVolume(
+        self,
+        request: _node_pb2.RemoveVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.RemoveVolumeResponse, _abc.Awaitable[_node_pb2.RemoveVolumeResponse]]:
+        """Remove a volume and what it holds. FAILED_PRECONDITION while a pod uses it."""
+
+    @_abc_1.abstractmethod
+    def ListVolumes(
+        self,
+        request: _node_pb2.ListVolumesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.Volume], _abc.AsyncIterator[_node_pb2.Volume]]:
+        """List volumes, by namespace and name. Sends one message for each."""
+
+    @_abc_1.abstractmethod
+    def InspectVolume(
+        self,
+        request: _node_pb2.InspectVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.InspectVolumeResponse, _abc.Awaitable[_node_pb2.InspectVolumeResponse]]:
+        """Show a volume, its snapshots and what can be done with it."""
+
+    @_abc_1.abstractmethod
+    def PublishVolumes(
+        self,
+        request: _node_pb2.PublishVolumesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.PublishVolumesResponse, _abc.Awaitable[_node_pb2.PublishVolumesResponse]]:
+        """Give a pod all of its volumes, before it is run: make those that are not there, and tell their paths. A call for
+        what a pod has already answers with the same paths. When one of them fails, the pod gets none of this call.
+        """
+
+    @_abc_1.abstractmethod
+    def UnpublishVolumes(
+        self,
+        request: _node_pb2.UnpublishVolumesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.UnpublishVolumesResponse, _abc.Awaitable[_node_pb2.UnpublishVolumesResponse]]:
+        """Take all volumes from a pod that is removed. Volumes that it owns are removed."""
+
+    @_abc_1.abstractmethod
+    def ResizeVolume(
+        self,
+        request: _node_pb2.ResizeVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ResizeVolumeResponse, _abc.Awaitable[_node_pb2.ResizeVolumeResponse]]:
+        """Make a volume larger, also while pods use it."""
+
+    @_abc_1.abstractmethod
+    def GetVolumeUsage(
+        self,
+        request: _node_pb2.GetVolumeUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.GetVolumeUsageResponse, _abc.Awaitable[_node_pb2.GetVolumeUsageResponse]]:
+        """How full a volume is."""
+
+    @_abc_1.abstractmethod
+    def SnapshotVolume(
+        self,
+        request: _node_pb2.SnapshotVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.SnapshotVolumeResponse, _abc.Awaitable[_node_pb2.SnapshotVolumeResponse]]:
+        """Keep a volume as it is now. CreateVolume makes a volume of it."""
+
+    @_abc_1.abstractmethod
+    def ListVolumeSnapshots(
+        self,
+        request: _node_pb2.ListVolumeSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.VolumeSnapshot], _abc.AsyncIterator[_node_pb2.VolumeSnapshot]]:
+        """List snapshots, by namespace and name. Sends one message for each."""
+
+    @_abc_1.abstractmethod
+    def RemoveVolumeSnapshot(
+        self,
+        request: _node_pb2.RemoveVolumeSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.RemoveVolumeSnapshotResponse, _abc.Awaitable[_node_pb2.RemoveVolumeSnapshotResponse]]:
+        """Remove a snapshot."""
+
+    @_abc_1.abstractmethod
+    def ExportVolume(
+        self,
+        request: _node_pb2.ExportVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ExportVolumeResponse, _abc.Awaitable[_node_pb2.ExportVolumeResponse]]:
+        """Write the files of a volume to a tar archive on the node."""
+
+    @_abc_1.abstractmethod
+    def ImportVolume(
+        self,
+        request: _node_pb2.ImportVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ImportVolumeResponse, _abc.Awaitable[_node_pb2.ImportVolumeResponse]]:
+        """Make a volume, and fill it from a tar archive or a directory on the node. When that fails there is no volume."""
+
+    @_abc_1.abstractmethod
+    def PruneVolumes(
+        self,
+        request: _node_pb2.PruneVolumesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.PrunedVolume], _abc.AsyncIterator[_node_pb2.PrunedVolume]]:
+        """Take volumes from pods whose files are gone, and remove volumes that such pods own. Sends one message for each."""
+
+    @_abc_1.abstractmethod
+    def CheckVolumes(
+        self,
+        request: _node_pb2.CheckVolumesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.Finding], _abc.AsyncIterator[_node_pb2.Finding]]:
+        """Compare volumes with their records, and repair what can be on request. Sends one message for each thing that is
+        wrong or worth reporting.
+        """
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,71 @@
+"""The kinds of volumes, by what `volumes.classes.NAME.kind` calls them. One more is a row of `KINDS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from crib.backends.environment import SharedLayers
+from crib.backends.volumes.archives import VolumeArchiver
+from crib.backends.volumes.block import BlockVolumes
+from crib.backends.volumes.ground import HostGround
+from crib.backends.volumes.local import LocalVolumes
+from crib.backends.volumes.tmpfs import TmpfsVolumes
+from crib.model.paths import Paths
+from crib.model.volume_settings import VolumeSettings
+from crib.model.volumes import BLOCK, CSI, LOCAL, TMPFS
+from crib.ports.volumes import VolumeKind, VolumePorts
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeOpening:
+    """What a kind is opened with. Opening does nothing on the host."""
+
+    paths: Paths
+    settings: Callable[[], VolumeSettings]
+    """Those that hold now: to be asked each time."""
+    layers: SharedLayers
+    min_free: int = 0
+    """Bytes of the data directory's disk that copies leave free."""
+    max_ratio: int = 200
+    """`images.max_ratio`, which holds for imported archives as well."""
+
+
+def _open_csi(opening: VolumeOpening) -> VolumeKind:
+    from crib.backends.volumes.csi.volumes import CsiVolumes  # the messages of drivers take 2 MiB
+
+    return CsiVolumes(opening.paths, lambda: opening.settings().drivers)
+
+
+KINDS: Mapping[str, Callable[[VolumeOpening], VolumeKind]] = {
+    LOCAL: lambda opening: LocalVolumes(opening.paths, opening.min_free),
+    TMPFS: lambda opening: TmpfsVolumes(opening.paths),
+    BLOCK: lambda opening: BlockVolumes(opening.paths, opening.min_free),
+    CSI: _open_csi,
+}
+
+
+class OpenKinds(Mapping[str, VolumeKind]):
+    """Each is opened when it is first asked for: most nodes have volumes of one kind, or none."""
+
+    def __init__(self, opening: VolumeOpening) -> None:
+        self._opening = opening
+        self._open: dict[str, VolumeKind] = {}
+
+    def __getitem__(self, name: str) -> VolumeKind:
+        if name not in self._open:
+            self._open[name] = KINDS[name](self._opening)
+        return self._open[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(KINDS)
+
+    def __len__(self) -> int:
+        return len(KINDS)
+
+
+def open_volumes(opening: VolumeOpening) -> VolumePorts:
+    """All kinds, and what they share."""
+    return VolumePorts(
+        OpenKinds(opening), VolumeArchiver(opening.min_free, opening.max_ratio), HostGround(opening.paths)
+    )
