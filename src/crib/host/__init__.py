@@ -7,7 +7,7 @@ are frozen, functions are short, and what a function may block on is in its docs
 Begin with `threads` (whatever may block goes there) and `processes` (the one door for programs). By
 subject:
 
-* processes: `processes`, `capture`, `adoption` with `orphans`, `executions`, `pidfds`, `strays`, `undying`,
+* processes: `processes`, `package_hints`, `capture`, `adoption` with `orphans`, `executions`, `pidfds`, `strays`, `undying`,
   `sealed`, `priority` (nice values, OOM scores), `notify`; `streams` and `terminals` for what they read and
   write; `peers` (who is connected to our socket).
 * namespaces: `namespaces`, `user_namespaces`, `sysctls`, `dialing` (sockets in another one).

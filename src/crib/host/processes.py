@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from crib.host import adoption, libc, priority, undying
 from crib.host.capture import Capture, Feed
+from crib.host.package_hints import PACKAGE_HINTS
 from crib.host.sealed import executable
 from crib.host.threads import PROGRAMS, Job
 
@@ -33,26 +34,13 @@ _STDERR_TAIL = 2000
 _UMASK = 0o022
 """What programs expect: ours (`directories.PRIVATE_UMASK`) would shut pods' users out of what they make."""
 
-_HINTS = {
-    "conmon": "install the package conmon",
-    "crun": "install the package crun, or name another OCI runtime in the configuration",
-    "runc": "install the package runc, or name another OCI runtime in the configuration",
-    "runsc": "install gVisor: the package runsc",
-    "catatonit": "install the package catatonit",
-    "criu": "install the package criu",
-    "unshare": "install the package util-linux",
-    "mkfs.erofs": "install the package erofs-utils",
-    **dict.fromkeys(("mkfs.ext4", "e2fsck", "resize2fs"), "install the package e2fsprogs"),
-    **dict.fromkeys(("mkfs.xfs", "xfs_repair", "xfs_growfs"), "install the package xfsprogs"),
-}
-
 
 class ToolMissing(FileNotFoundError):
     """A program is not installed; `tool` is its name, `hint` what to do."""
 
     def __init__(self, tool: str) -> None:
         self.tool = tool
-        self.hint = _HINTS.get(os.path.basename(tool), "install it, or put its directory on PATH")
+        self.hint = PACKAGE_HINTS.get(os.path.basename(tool), "install it, or put its directory on PATH")
         super().__init__(2, f"program not found; {self.hint}", tool)
 
 
