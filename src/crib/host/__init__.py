@@ -7,9 +7,9 @@ are frozen, functions are short, and what a function may block on is in its docs
 Begin with `threads` (whatever may block goes there) and `processes` (the one door for programs). By
 subject:
 
-* processes: `processes`, `package_hints`, `capture`, `adoption` with `orphans`, `executions`, `pidfds`, `strays`,
-  `undying`, `sealed`, `priority` (nice values, OOM scores), `notify`; `streams` and `terminals` for what they
-  read and write; `peers` (who is connected to our socket).
+* processes: `processes`, `package_hints`, `capture`, `adoption` with `orphans`, `executions`, `pidfds`,
+  `strays`, `undying`, `sealed`, `priority` (nice values, OOM scores), `notify`; `streams` and `terminals` for
+  what they read and write; `peers` (who is connected to our socket).
 * namespaces: `namespaces`, `user_namespaces`, `sysctls`, `dialing` (sockets in another one).
 * cgroups: `cgroups`, `cgroup_limits`, `cgroup_stats` on `cgroup_files`, `cgroup_figures` and `kept_files`,
   `memory_limits` with `kernel_log` (who was killed for want of memory), `freezer`.
