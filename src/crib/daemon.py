@@ -23,7 +23,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
 from crib import __version__, offline
@@ -205,7 +205,7 @@ class Daemon:
             await self._kept.begin(node.notices.follow("kept pods"), node.kept_restarted)
             self._ends.push_async_callback(self._kept.close)
             node.keeper.serve("archives at start", self._begin_upkeep(node))
-            node.keeper.serve("memory", _warm_and_small(streams, node.sandboxes.list))
+            node.keeper.serve("memory", _warm_and_small(streams, lambda: any(node.sandboxes.list())))
             if self._settings.nice:
                 node.keeper.serve("priority", priority.Share(self._settings.nice).keep())
             self._manager.tell("READY=1")
@@ -317,7 +317,7 @@ async def _in_thread(what: str, work: Callable[[], None]) -> None:
     await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
 
 
-async def _warm_and_small(streams: StreamServer, pods: Callable[[], Sequence[object]]) -> None:
+async def _warm_and_small(streams: StreamServer, has_pods: Callable[[], bool]) -> None:
     """The last imports, once there are pods to stream from; and from then on memory is given back.
 
     The allocator keeps what was freed until it is told: 10 MiB of a start, and all of a flood of calls.
@@ -325,7 +325,7 @@ async def _warm_and_small(streams: StreamServer, pods: Callable[[], Sequence[obj
     await asyncio.sleep(WARM_AFTER)
     is_warm = False
     while True:
-        if not is_warm and pods():
+        if not is_warm and has_pods():
             is_warm = True
             await OURS.run("importing the protocols of streams", streams.warm)
         await OURS.run("giving memory back", libc.malloc_trim)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from crib import daemon
+from crib.host import libc
 
 NOT_AT_START = (
     # other programs of ours, and what only they need
@@ -107,11 +108,11 @@ async def test_the_last_imports_wait_for_a_pod_and_memory_goes_back_after_them(
             if len(pods) == 3:
                 raise asyncio.CancelledError
 
-    monkeypatch.setattr(daemon.libc, "malloc_trim", lambda: done.append("given back"))
-    monkeypatch.setattr(daemon.asyncio, "sleep", until_the_third_pause)
+    monkeypatch.setattr(libc, "malloc_trim", lambda: done.append("given back"))
+    monkeypatch.setattr(asyncio, "sleep", until_the_third_pause)
     streams: Any = Streams()
     with pytest.raises(asyncio.CancelledError):
-        await daemon._warm_and_small(streams, lambda: pods)
+        await daemon._warm_and_small(streams, lambda: bool(pods))
     assert done == ["given back", "imported", "given back", "given back"]
 
 
