@@ -208,7 +208,7 @@ class Daemon:
             await self._kept.begin(node.notices.follow("kept pods"), node.kept_restarted)
             self._ends.push_async_callback(self._kept.close)
             node.keeper.serve("archives at start", self._begin_upkeep(node))
-            node.keeper.serve("memory", _warm_and_small(streams))
+            node.keeper.serve("memory", _warm_and_small(streams, lambda: any(node.sandboxes.list())))
             if self._settings.nice:
                 node.keeper.serve("priority", priority.Share(self._settings.nice).keep())
             self._manager.tell("READY=1")
@@ -330,14 +330,17 @@ async def _in_thread(what: str, work: Callable[[], None]) -> None:
     await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
 
 
-async def _warm_and_small(streams: StreamServer) -> None:
-    """The last imports; and from then on memory is given back.
+async def _warm_and_small(streams: StreamServer, has_pods: Callable[[], bool]) -> None:
+    """The last imports, once there are pods to stream from; and from then on memory is given back.
 
     The allocator keeps what was freed until it is told: 10 MiB of a start, and all of a flood of calls.
     """
     await asyncio.sleep(WARM_AFTER)
-    await OURS.run("importing the protocols of streams", streams.warm)
+    is_warm = False
     while True:
+        if not is_warm and has_pods():
+            is_warm = True
+            await OURS.run("importing the protocols of streams", streams.warm)
         await OURS.run("giving memory back", libc.malloc_trim)
         await asyncio.sleep(TRIM_EVERY)
 
@@ -375,6 +378,7 @@ def main() -> None:
             print("\n".join(checked(configuration.configuration)))
             return
         os.umask(PRIVATE_UMASK)
+        libc.use_one_heap()
         faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
         logs.set_up(configuration.settings.log)
         watch = LoopWatch()
