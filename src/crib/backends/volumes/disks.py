@@ -216,23 +216,6 @@ def device_of(source: FileOrDevice) -> str:
     return attached[0] if attached else attach_loop(source.path, direct_io=True).path
 
 
-def show_device(device: str, target: str) -> None:
-    """Make a node of the same device at a place that stays, whatever the device's own name is next time."""
-    make_directory(os.path.dirname(target), 0o755)
-    number = os.stat(device).st_rdev
-    with contextlib.suppress(FileNotFoundError):
-        found = os.lstat(target)
-        if stat.S_ISBLK(found.st_mode) and found.st_rdev == number:
-            return
-        os.unlink(target)
-    os.mknod(target, stat.S_IFBLK | 0o600, number)
-
-
-def hide_device(target: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(target)
-
-
 def detach(path: str) -> None:
     """The file's loop devices end now, or with their last user."""
     for device in find_loops(path):
@@ -251,6 +234,12 @@ def copy_frozen(source: str, path: str, stage: str, budget: CopyBudget) -> None:
     try:
         begin_copy(source, path, 0, budget)
     finally:
+        clones.thaw(stage)
+
+
+def thaw(stage: str) -> None:
+    """What is mounted there goes on, if it was frozen."""
+    if mounts.is_mountpoint(stage):
         clones.thaw(stage)
 
 

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from crib.backends.environment import SharedLayers
+from crib.backends.volumes.archives import VolumeArchiver
 from crib.backends.volumes.block import BlockVolumes
 from crib.backends.volumes.ground import HostGround
+from crib.backends.volumes.image import ImageVolumes
 from crib.backends.volumes.local import LocalVolumes
 from crib.backends.volumes.tmpfs import TmpfsVolumes
-from crib.model.errors import NotBuilt
 from crib.model.paths import Paths
 from crib.model.volume_settings import VolumeSettings
-from crib.model.volumes import BLOCK, CSI, LOCAL, TMPFS
+from crib.model.volumes import BLOCK, CSI, IMAGE, LOCAL, TMPFS
 from crib.ports.volumes import VolumeKind, VolumePorts
 
 
@@ -38,6 +39,7 @@ def _open_csi(opening: VolumeOpening) -> VolumeKind:
 KINDS: Mapping[str, Callable[[VolumeOpening], VolumeKind]] = {
     LOCAL: lambda opening: LocalVolumes(opening.paths, opening.min_free),
     TMPFS: lambda opening: TmpfsVolumes(opening.paths),
+    IMAGE: lambda opening: ImageVolumes(opening.paths, opening.layers),
     BLOCK: lambda opening: BlockVolumes(opening.paths, opening.min_free),
     CSI: _open_csi,
 }
@@ -62,14 +64,6 @@ class OpenKinds(Mapping[str, VolumeKind]):
         return len(KINDS)
 
 
-class _NoArchives:
-    async def write(self, directory: str, archive: str) -> int:
-        raise NotBuilt("archives of volumes are not built yet")
-
-    async def read(self, archive: str, directory: str) -> int:
-        raise NotBuilt("archives of volumes are not built yet")
-
-
 def open_volumes(opening: VolumeOpening) -> VolumePorts:
     """All kinds, and what they share."""
-    return VolumePorts(OpenKinds(opening), _NoArchives(), HostGround(opening.paths))
+    return VolumePorts(OpenKinds(opening), VolumeArchiver(opening.min_free), HostGround(opening.paths))
