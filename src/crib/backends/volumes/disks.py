@@ -197,7 +197,12 @@ def unmount(target: str) -> None:
 
 
 def bind(stage: str, target: str, *, read_only: bool) -> None:
-    """Show the mounted file system at another place; one that is shown there otherwise is replaced."""
+    """Show the mounted file system at another place; one that is shown there otherwise is replaced.
+
+    WrongState where none is mounted: what lies below its place is no volume.
+    """
+    if not mounts.is_mountpoint(stage):
+        raise WrongState(f"nothing is mounted at {stage}")
     make_directory(target, 0o755)
     here = os.path.realpath(target)
     shown = [entry for entry in mounts_below(here) if entry.path == here]
