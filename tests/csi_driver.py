@@ -517,9 +517,11 @@ class TestDriver:
         known = {*volume["published"], *volume["staged"]}
         self._must(request.volume_path in known, "NodeGetVolumeStats of a path where it is not")
         usage = pb.VolumeUsage
+        files = (self.books.root / "data" / request.volume_id).iterdir()
+        used = sum(file.stat().st_size for file in files)
         return pb.NodeGetVolumeStatsResponse(
             usage=[
-                usage(unit="BYTES", total=volume["size"], used=1000, available=volume["size"] - 1000),
+                usage(unit="BYTES", total=volume["size"], used=used, available=volume["size"] - used),
                 usage(unit="INODES", total=100, used=3, available=97),
             ],
             volume_condition=pb.VolumeCondition(abnormal=False, message="well"),

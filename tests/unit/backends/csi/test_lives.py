@@ -186,7 +186,7 @@ async def test_how_full_a_volume_is_comes_from_its_driver(lab: CsiLab) -> None:
     await life.create()
     assert await lab.kind.usage(life.record) == VolumeUsage()
     await life.stage()
-    await life.publish(use)
+    (Path(await life.publish(use)) / "row").write_bytes(bytes(1000))
     usage = await lab.kind.usage(life.record)
     assert (usage.total, usage.used, usage.inodes_used, usage.problem) == (5 << 20, 1000, 3, "")
     lab.fault("NodeGetVolumeStats", "wrong", times=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from crib.backends.failures import ours, trying
 from crib.backends.volumes.csi.controller import ControllerHalf
@@ -41,12 +42,14 @@ _KEY = re.compile(r"[A-Za-z0-9._-]{1,253}")
 class CsiVolumes:
     """Volumes of all drivers of the settings."""
 
-    def __init__(self, paths: Paths, drivers: Callable[[], Mapping[str, VolumeDriver]]) -> None:
+    def __init__(
+        self, paths: Paths, drivers: Callable[[], Mapping[str, VolumeDriver]], figures: DriverFigures
+    ) -> None:
         """`drivers`: those of the settings, as they are now."""
         self._paths = paths
         self._settings = drivers
         self._drivers: dict[str, Driver] = {}
-        self.figures = DriverFigures()
+        self.figures = figures
 
     def _driver(self, name: str) -> Driver:
         """By its name. WrongState where the settings have none of that name."""
@@ -98,9 +101,9 @@ class CsiVolumes:
             socket = driver.socket
             facts = await driver.look(await errand("", driver.settings.timeout))
         except CribError as error:
-            return DriverStatus(name, socket, ready=False, problem=str(error))
+            return self._counted(DriverStatus(name, socket, ready=False, problem=str(error)))
         able = {"plugin": facts.plugin, "controller": facts.controller, "node": facts.node}
-        return DriverStatus(
+        found = DriverStatus(
             name=name,
             socket=socket,
             ready=True,
@@ -109,6 +112,11 @@ class CsiVolumes:
             node_id=facts.node_id,
             most_volumes=facts.most_volumes,
         )
+        return self._counted(found)
+
+    def _counted(self, status: DriverStatus) -> DriverStatus:
+        calls, failures, seconds = self.figures.of(status.name)
+        return replace(status, calls=calls, failures=failures, seconds=seconds)
 
     async def facts(self, spec: VolumeSpec) -> KindFacts:
         driver = self._driver(spec.driver)
@@ -179,6 +187,9 @@ class CsiVolumes:
 
     async def publish(self, record: VolumeRecord, use: VolumeUse) -> str:
         driver, begun, facts = await self._informed(record)
+        must_stage = (facts.stages or facts.attaches) and not record.spec.inline
+        if must_stage and record.stage is not StageState.STAGED:
+            raise WrongState(f"driver {driver.name}: {begun.about} is not staged")
         return await self._node(driver, begun, record).publish(use, facts, self._notes(record))
 
     async def unpublish(self, record: VolumeRecord, use: VolumeUse) -> None:
