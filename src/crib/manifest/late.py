@@ -58,10 +58,18 @@ def placed(plan: PodPlan, paths: Mapping[str, str], read_only: Collection[str] =
 
 
 def shown_paths(plan: PodPlan) -> dict[str, str]:
-    """Stand for the paths where a plan is shown that is not carried out."""
-    return {
-        volume.name: f"<volume {volume.claim.label}>" for volume in plan.volumes if volume.claim is not None
-    }
+    """Stand for the paths of volumes."""
+    return {one.name: f"/<volume>/{one.claim.label}" for one in plan.volumes if one.claim is not None}
+
+
+def shown(plan: PodPlan) -> PodPlan:
+    """The plan for one who looks at it: names stand for what is known only when it is carried out."""
+    found = placed(plan, shown_paths(plan))
+    return replace(
+        found,
+        init_containers=tuple(filled(one, SHOWN) for one in found.init_containers),
+        containers=tuple(filled(one, SHOWN) for one in found.containers),
+    )
 
 
 def filled_text(text: str, addresses: Sequence[str]) -> str:

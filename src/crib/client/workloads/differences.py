@@ -63,8 +63,8 @@ async def differences(connection: Connection, plan: PodPlan, dirs: Dirs) -> list
         return [Difference(plan.label, "", "state", "running", None)]
     if pod.state != SANDBOX_READY:
         return [Difference(plan.label, "", "state", "running", "stopped")]
-    plan = await pod_volumes.as_attached(connection, plan, pod.metadata.uid, dirs)
-    plan = late.placed(plan, late.shown_paths(plan))  # those that it does not have
+    attached = await pod_volumes.as_attached(connection, plan, pod.metadata.uid, dirs)
+    plan = late.placed(attached, late.shown_paths(attached))  # shown are those that it does not have
     config = await attempts.sandbox_config(connection, pod.id)
     found = _compared(plan.label, "", fields(plan.sandbox), _as_if(config, pod.metadata.uid, plan.uid))
     found += _files(plan, pod.metadata.uid, dirs)
