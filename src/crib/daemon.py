@@ -28,6 +28,7 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.server import Server, answer_problem
+from crib.backends.environment import SharedLayers
 from crib.backends.extensions import NO_EXTENSIONS, Extensions, load_extensions
 from crib.backends.handlers import closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
@@ -41,6 +42,7 @@ from crib.backends.nri.awaited import AwaitedPlugins
 from crib.backends.records.database import Database, LockNotes
 from crib.backends.records.journal import SqliteJournal
 from crib.backends.records.rows import SqliteRecords
+from crib.backends.volumes.kinds import VolumeOpening, open_volumes
 from crib.config import DEFAULT_PATH, ConfigError
 from crib.config.defaults import default_config
 from crib.config.views import checked
@@ -162,6 +164,7 @@ class Daemon:
             insight=self._insight,
             configuration=self._configuration,
             kept=self._kept,
+            volumes=open_volumes(self._volumes_on(store.mounts)),
             vitals=self._vitals,
             hooks=extensions.hooks,
             plugins=AwaitedPlugins(settings.nri) if settings.nri.enable else None,
@@ -262,6 +265,10 @@ class Daemon:
             database = Database(Paths(scratch, scratch))
         self._ends.callback(database.close)
         return database
+
+    def _volumes_on(self, layers: SharedLayers) -> VolumeOpening:
+        configuration, min_free = self._configuration, self._settings.images.transfer.min_free
+        return VolumeOpening(self._paths, lambda: configuration.settings.volumes, layers, min_free)
 
     def _vitals(self) -> Vitals:
         waits = (

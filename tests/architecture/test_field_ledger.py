@@ -86,6 +86,13 @@ VALID: dict[str, Any] = {
     "SecurityProfile.localhost_ref": "/profile",
     "SetLogLevelRequest.level": "debug",
     "UserNamespace.mode": 0,
+    "ExportVolumeRequest.path": "/archive",
+    "ImportVolumeRequest.path": "/archive",
+    "ListVolumesRequest.path": "/published",
+    "PublishVolumesRequest.pod_files": "/pods/a",
+    "VolumeSpec.access_modes": "ReadWriteOnce",
+    "VolumeSpec.reclaim": "Retain",
+    "VolumeSpec.secrets": {"key": "/secret"},
     "WipeRequest.kinds": "pods",
 }
 """What a field is filled with where the kind's own value would be refused."""

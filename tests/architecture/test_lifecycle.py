@@ -13,8 +13,8 @@ from crib.model.lifecycle import CONTAINER_MOVES, SANDBOX_MOVES
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "crib"
-MOVES = {"move_container", "move_sandbox"}
-RECORDS = {"ContainerRecord", "SandboxRecord"}
+MOVES = {"move_container", "move_sandbox", "move_volume", "move_use", "move_snapshot"}
+RECORDS = {"ContainerRecord", "SandboxRecord", "VolumeRecord", "VolumeUse", "SnapshotRecord"}
 BEGIN, END = "<!-- states: made from model/lifecycle.py -->\n\n", "\n<!-- end of states -->"
 
 

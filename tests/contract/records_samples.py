@@ -35,6 +35,22 @@ from crib.model.sandbox import (
     SelinuxOption,
     UserNamespace,
 )
+from crib.model.volumes import (
+    AccessMode,
+    PodOfUse,
+    Reclaim,
+    SnapshotRecord,
+    SnapshotState,
+    StageState,
+    UseState,
+    VolumeName,
+    VolumeRecord,
+    VolumeSpec,
+    VolumeState,
+    VolumeUse,
+    new_snapshot_id,
+    new_volume_id,
+)
 
 MAPPINGS = (IdMapping(100_000, 0, 65_536), IdMapping(1000, 65_536, 1))
 RESOURCES = Resources(
@@ -185,6 +201,64 @@ def full_image(name: str = "a") -> ImageRecord:
         pinned=True,
         signatures=(Signature(b'{"critical": \xff\0}', "c2lnbmVk"),),
         used_at=10,
+    )
+
+
+def full_volume() -> VolumeRecord:
+    pod = PodOfUse("uid-1", "default", "web", "/pods/uid-1", "builder")
+    return VolumeRecord(
+        id=new_volume_id(),
+        name=VolumeName("default", "data"),
+        spec=full_volume_spec(),
+        state=VolumeState.READY,
+        created_at=1,
+        handle="volume-1",
+        context={"server": "10.0.0.1"},
+        capacity=1 << 30,
+        stage=StageState.STAGED,
+        attachment={"device": "/dev/sdb"},
+        uses=(VolumeUse(pod, "data", True, UseState.PUBLISHED, 2, "/published", "is odd"),),
+        image_id=ImageId("sha256:" + "1" * 64),
+        layers=(Digest("sha256:" + "2" * 64),),
+        boot_id="boot-1",
+        problem="is slow",
+    )
+
+
+def full_volume_spec() -> VolumeSpec:
+    return VolumeSpec(
+        kind="csi",
+        storage_class="fast",
+        driver="csi.example.com",
+        parameters={"pool": "ssd"},
+        source="volume-0",
+        snapshot="0" * 32,
+        capacity=1 << 30,
+        access_modes=(AccessMode.READ_WRITE_ONCE_POD, AccessMode.READ_ONLY_MANY),
+        block=True,
+        fs_type="ext4",
+        mount_options=("noatime",),
+        labels={"app": "db"},
+        secrets={"password": "/secret"},
+        owner="uid-1",
+        inline=True,
+        reclaim=Reclaim.RETAIN,
+    )
+
+
+def full_snapshot() -> SnapshotRecord:
+    return SnapshotRecord(
+        id=new_snapshot_id(),
+        name=VolumeName("default", "monday"),
+        volume=new_volume_id(),
+        volume_name="data",
+        spec=full_volume_spec(),
+        state=SnapshotState.READY,
+        created_at=1,
+        handle="snapshot-1",
+        size=5,
+        usable=True,
+        problem="is old",
     )
 
 

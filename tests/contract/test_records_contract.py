@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,14 @@ from crib.model.image import ImageDocuments
 from crib.model.paths import Paths
 from crib.model.sandbox import SandboxState
 from crib.ports.records import Records
-from tests.contract.records_samples import full_container, full_documents, full_image, full_sandbox
+from tests.contract.records_samples import (
+    full_container,
+    full_documents,
+    full_image,
+    full_sandbox,
+    full_snapshot,
+    full_volume,
+)
 from tests.fakes.records import MemoryRecords
 
 Reopen = Callable[[], Records]
@@ -60,6 +67,36 @@ async def test_every_field_of_every_record_comes_back(reopen: Reopen) -> None:
         [container],
         [image],
     )
+
+
+async def test_every_field_of_volumes_and_snapshots_comes_back(reopen: Reopen) -> None:
+    records = reopen()
+    volume, snapshot = full_volume(), full_snapshot()
+    assert all(getattr(volume, one.name) for one in fields(volume)), "a field is left as it is by default"
+    assert all(getattr(snapshot, one.name) for one in fields(snapshot))
+    assert all(getattr(volume.spec, one.name) for one in fields(volume.spec))
+    records.put_volume(volume)
+    records.put_snapshot(snapshot)
+    rows = reopen().load()
+    assert (list(rows.volumes), list(rows.snapshots)) == ([volume], [snapshot])
+
+
+async def test_volumes_and_snapshots_take_the_place_of_earlier_ones_and_go(reopen: Reopen) -> None:
+    records = reopen()
+    volume, snapshot = full_volume(), full_snapshot()
+    for one, two in ((volume, snapshot), (replace(volume, uses=()), replace(snapshot, size=7))):
+        records.put_volume(one)
+        records.put_snapshot(two)
+    rows = records.load()
+    assert (list(rows.volumes), list(rows.snapshots)) == (
+        [replace(volume, uses=())],
+        [replace(snapshot, size=7)],
+    )
+    for _ in range(2):
+        records.delete_volume(volume.id)
+        records.delete_snapshot(snapshot.id)
+    rows = reopen().load()
+    assert (list(rows.volumes), list(rows.snapshots)) == ([], [])
 
 
 async def test_a_later_record_of_the_same_id_takes_the_place_of_the_first(reopen: Reopen) -> None:

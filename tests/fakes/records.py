@@ -10,6 +10,7 @@ from crib.model.finding import Finding
 from crib.model.ids import ContainerId, ImageId, SandboxId
 from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
+from crib.model.volumes import SnapshotId, SnapshotRecord, VolumeId, VolumeRecord
 from crib.ports.records import AllRecords
 from tests.fakes.failpoints import Failpoints
 
@@ -27,6 +28,8 @@ class MemoryRecords:
         self.containers: dict[ContainerId, ContainerRecord] = {}
         self.images: dict[ImageId, ImageRecord] = {}
         self.documents: dict[ImageId, ImageDocuments] = {}
+        self.volumes: dict[VolumeId, VolumeRecord] = {}
+        self.snapshots: dict[SnapshotId, SnapshotRecord] = {}
         self.written: list[tuple[str, str]] = []
         self.findings: list[Finding] = []
         self.lost_images: tuple[str, ...] = ()
@@ -56,6 +59,8 @@ class MemoryRecords:
             tuple(self.containers.values()),
             tuple(self.images.values()),
             self.lost_images,
+            tuple(self.volumes.values()),
+            tuple(self.snapshots.values()),
         )
 
     def watch(self, told: Callable[[str], None], mended: Callable[[str], None]) -> None:
@@ -75,6 +80,18 @@ class MemoryRecords:
     def delete_container(self, container: ContainerId) -> None:
         self._write(lambda: self.containers.pop(container, None))
 
+    def put_volume(self, record: VolumeRecord) -> None:
+        self._write(lambda: self._put(self.volumes, record))
+
+    def delete_volume(self, volume: VolumeId) -> None:
+        self._write(lambda: self.volumes.pop(volume, None))
+
+    def put_snapshot(self, record: SnapshotRecord) -> None:
+        self._write(lambda: self._put(self.snapshots, record))
+
+    def delete_snapshot(self, snapshot: SnapshotId) -> None:
+        self._write(lambda: self.snapshots.pop(snapshot, None))
+
     def _write(self, write: Callable[[], object]) -> None:
         if self.next_problem:
             self.breaks(self.next_problem)
@@ -84,7 +101,11 @@ class MemoryRecords:
         else:
             write()
 
-    def _put(self, rows: dict[Any, Any], record: SandboxRecord | ContainerRecord) -> None:
+    def _put(
+        self,
+        rows: dict[Any, Any],
+        record: SandboxRecord | ContainerRecord | VolumeRecord | SnapshotRecord,
+    ) -> None:
         rows[record.id] = record
         self.written.append((record.id, record.state))
 

@@ -28,6 +28,7 @@ from tests.fakes.networks import FakeNetworks
 from tests.fakes.plugins import FakePlugins
 from tests.fakes.records import MemoryRecords
 from tests.fakes.settings import image_settings
+from tests.fakes.volumes import FakeVolumePorts
 
 IMAGE = "docker.io/library/busybox:latest"
 BOUND = 20.0
@@ -120,6 +121,7 @@ class World:
         self.journal = MemoryJournal(self.clock)
         self.images.publish(IMAGE, made_image("busybox", "base", config=ImageConfig(cmd=("sleep", "60"))))
         self.plugins = FakePlugins()
+        self.volumes = FakeVolumePorts()
         self.hooks: list[LifecycleHook] = []
         self.verifiers: list[ImageVerifier] = []
         self.node = self._new_node()
@@ -137,6 +139,7 @@ class World:
             verifiers=self.verifiers,
             configuration=self.configuration,
             kept=FakeKeptPods(),
+            volumes=self.volumes.ports(),
             plugins=self.plugins,
         )
         return Node(self.settings, host_facts(self.boot_id), ports)

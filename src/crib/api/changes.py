@@ -39,6 +39,8 @@ CHANGES: Mapping[str, Callable[[Any], bool]] = {
             *("PullImage", "RemoveImage", "ImportImage", "ExportImages"),
             *("UpdateRuntimeConfig", "CollectNetworkGarbage", "RemoveNetwork", "Abandon", "SetLogLevel"),
             *("KeepPod", "WantKeptPod", "ForgetKeptPod"),
+            *("CreateVolume", "RemoveVolume", "PublishVolumes", "UnpublishVolumes", "ResizeVolume"),
+            *("SnapshotVolume", "RemoveVolumeSnapshot", "ExportVolume", "ImportVolume"),
             "ReloadConfig",
         ),
         _always,
@@ -47,6 +49,8 @@ CHANGES: Mapping[str, Callable[[Any], bool]] = {
     "CheckImages": lambda message: bool(message.repair),
     "CheckNetworks": lambda message: bool(message.repair),
     "CheckNode": lambda message: bool(message.repair),
+    "CheckVolumes": lambda message: bool(message.repair),
+    "PruneVolumes": lambda message: not message.dry_run,
     "Wipe": lambda message: not message.dry_run,
 }
 """By method: whether a request of it changes something. What runs in a container counts as a change."""

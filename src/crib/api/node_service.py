@@ -17,6 +17,7 @@ from crib.api.translate import node as translate
 from crib.api.translate.insight import encode_rules
 from crib.api.translate.networks import CheckNetworks
 from crib.api.translate.node import ExportOrder, FollowOrder, ImageCheckOrder, ImportOrder
+from crib.api.volume_calls import VolumeCalls
 from crib.engine.checks.images import LayerCheck
 from crib.engine.endings import WantedEnd
 from crib.engine.history import EventFilter
@@ -74,6 +75,7 @@ class NodeService:
             **ConfigCalls(self._node).calls(),
             **KeptCalls(self._node).calls(),
             **PluginCalls(self._node).calls(),
+            **VolumeCalls(self._node).calls(),
             **self._streams.own_calls(),
         }
 

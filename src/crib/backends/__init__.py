@@ -10,6 +10,7 @@ Begin with the port that you are after (`crib.ports`), then go where it is done:
 * `images`: the store of layers, their mounts, and the worker without privileges that talks to registries.
 * `network`: the built-in bridge, or CNI plugins.
 * `records`: rows of sandboxes, containers and images, and the journal, in SQLite.
+* `volumes`: kinds of volumes for pods that run without a kubelet.
 * `nri`: node plugins, which see pods and containers and change them.
 * `keeping`: pods that are kept up without a kubelet, and the process that does it.
 

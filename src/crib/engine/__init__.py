@@ -14,6 +14,7 @@ record the result and report it. Begin with `sandboxes/run.py`: the other verbs 
   stop and remove, and by recovery. `losses`: pods that come to an end by themselves.
   `endings` keeps why containers have ended, `why` tells it. `hooks` calls what others do around the verbs.
 * `plugins`: the moments at which node plugins (NRI) are asked and told; `plugin_wishes`: what they want.
+* `volumes`: those of pods without a kubelet, which the daemon keeps.
 * `images`, `networks`, `streams`, `stats` with `cpu_rates`, `metrics`, `disk`, `status`, `explain`: the other
   nouns, and the questions.
 * `recovery` after a start, `retries` of what could not be taken away, `abandon` for what hangs, `checks`

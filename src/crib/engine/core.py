@@ -31,6 +31,7 @@ from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
+from crib.model.volumes import SnapshotRecord, VolumeRecord
 from crib.ports.clocks import Clock
 from crib.ports.configuration import ConfigurationSource
 from crib.ports.extensions import ImageVerifier, LifecycleHook
@@ -42,6 +43,7 @@ from crib.ports.kept import KeptPods
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.plugins import NodePlugins
 from crib.ports.records import Records
+from crib.ports.volumes import VolumePorts
 from crib.tasks.keeper import TaskKeeper
 
 T = TypeVar("T")
@@ -60,6 +62,7 @@ class Ports:
     insight: Insight
     configuration: ConfigurationSource
     kept: KeptPods
+    volumes: VolumePorts
     vitals: Callable[[], Vitals] = Vitals
     hooks: Sequence[LifecycleHook] = ()
     verifiers: Sequence[ImageVerifier] = ()
@@ -110,6 +113,12 @@ class Core:
             self._put_container,
             self._delete_container,
             group_of=lambda row: row.sandbox_id,
+        )
+        self.volumes: Table[VolumeRecord] = Table(
+            lambda row: row.name, records.put_volume, lambda row: records.delete_volume(row.id)
+        )
+        self.snapshots: Table[SnapshotRecord] = Table(
+            lambda row: row.name, records.put_snapshot, lambda row: records.delete_snapshot(row.id)
         )
         showing = Showing(self.sandboxes.get, self._pod_spec, self._container_spec, self.timeline.of)
         self.plugins = PluginMoments(ports.plugins, self.keeper, showing)

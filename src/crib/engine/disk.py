@@ -45,6 +45,7 @@ class MeasureDisk:
     def _layers(self, stored: StoredLayers) -> tuple[LayerUse, ...]:
         images = Counter(key for image in self._catalogue for key in {one.diff_id for one in image.layers})
         containers = Counter(key for row in self._core.containers for key in row.held_layers)
+        containers.update(key for row in self._core.volumes for key in row.layers)
         pinned = {one.diff_id for image in self._catalogue if image.pinned for one in image.layers}
         kept = pinned | self._catalogue.doubted
         return tuple(
@@ -55,6 +56,7 @@ class MeasureDisk:
     def _images(self, stored: StoredLayers) -> tuple[ImageUse, ...]:
         holders = Counter(key for image in self._catalogue for key in {one.diff_id for one in image.layers})
         containers = Counter(key for row in self._core.containers for key in row.held_images)
+        containers.update(row.image_id for row in self._core.volumes if row.image_id is not None)
         found = []
         for image in self._catalogue:
             sizes = {one.diff_id: stored.layers.get(one.diff_id, 0) for one in image.layers}

@@ -13,6 +13,8 @@ class VerbFigures:
         """Of pods' starts, by name."""
         self.network = Operations()
         """What pods' networks were asked for: attach, detach, resume, check, repair, sweep."""
+        self.volumes = Operations()
+        """What kinds of volumes did, by kind and step: create, stage, publish, and what undoes them."""
         self.pulls = Operations()
         """By registry; those that were joined count once."""
         self.pulled = Tally()

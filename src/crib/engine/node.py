@@ -36,6 +36,7 @@ from crib.engine.stats import Stats
 from crib.engine.status import NodeStatus, node_status
 from crib.engine.streams.verbs import Streams
 from crib.engine.timeline import PodStages
+from crib.engine.volumes.verbs import NodeVolumes
 from crib.engine.why import Why
 from crib.engine.wipe import Wipe, WipeVerbs
 from crib.model.container import ContainerRecord
@@ -161,6 +162,7 @@ class Node:
         self.containers = NodeContainers(self._core, self._catalogue, policy)
         self.images = ImageStore(self._core, self._catalogue, verbs)
         self.networks = Networks(self._core)
+        self.volumes = NodeVolumes(self._core, self._catalogue, policy)
         findings = ImageFindings(self._core, self._catalogue, verbs)
         self.check = CheckNode(self._core, findings, self.networks, self.sandboxes.stop)
         removals = WipeVerbs(self.sandboxes.remove, self.containers.remove, verbs, self.networks)
@@ -197,6 +199,7 @@ class Node:
         rows = self._core.ports.records.load()
         self._core.sandboxes.fill(rows.sandboxes)
         self._core.containers.fill(rows.containers)
+        self.volumes.fill(rows)
         self._catalogue.fill(rows.images)
         await self._catalogue.look(self._core.ports.images)
         if rows.lost_images:
@@ -214,6 +217,7 @@ class Node:
         core = self._core
         there = f"{len(core.sandboxes)} pods and {len(core.containers)} containers on record"
         core.history.happened(EventKind.NODE, "started", "cribd", there)
+        self.volumes.recover()
         rest = await recover(core)
         self._settling = self.keeper.serve("sweep of layers", self._settle(rest))
         self.keeper.serve("events", core.history.forget_for_ever())
@@ -254,6 +258,7 @@ class Node:
             await handler.close()
         await self._core.ports.images.close()
         await self._core.ports.networks.close()
+        await self.volumes.close()
 
     async def status(self) -> NodeStatus:
         status = await node_status(self._core, len(self._catalogue))

@@ -13,8 +13,8 @@ subject:
 * namespaces: `namespaces`, `user_namespaces`, `sysctls`, `dialing` (sockets in another one).
 * cgroups: `cgroups`, `cgroup_limits`, `cgroup_stats` on `cgroup_files`, `cgroup_figures` and `kept_files`,
   `memory_limits` with `kernel_log` (who was killed for want of memory), `freezer`.
-* mounts and files: `mounts`, `mount_table`, `loop_devices`, `block_devices`, `files`, `directories`,
-  `tree_copies`, `inotify`, `null_device`.
+* mounts and files: `mounts`, `mount_table`, `loop_devices`, `block_devices`, `disk_filesystems`, `quotas`,
+  `files`, `directories`, `tree_copies` on `clones`, `inotify`, `null_device`.
 * networks: `netlink`, and on it `links`, `veth`, `addresses`, `routes`, `neighbours`, `traffic`,
   `conntrack`, `ip_settings`; `nftables`.
 * security: `apparmor`, `selinux`; `privileges` (with capabilities), `confinement`, `landlock` and `seccomp`

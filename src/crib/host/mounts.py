@@ -40,6 +40,14 @@ _PROPAGATION = {
     "shared": libc.MS_SHARED,
     "unbindable": libc.MS_UNBINDABLE,
 }
+DISK_ATTRIBUTES = {
+    "noexec": libc.MOUNT_ATTR_NOEXEC,
+    "noatime": libc.MOUNT_ATTR_NOATIME,
+    "nodiratime": libc.MOUNT_ATTR_NODIRATIME,
+    "strictatime": libc.MOUNT_ATTR_STRICTATIME,
+    "relatime": 0,
+}
+"""Options of mount(8) that are a mount's and not its file system's."""
 _UNMOUNT_ROUNDS = 64
 
 
@@ -102,7 +110,21 @@ class Erofs:
     direct_io: bool = False
 
 
-Mount = Bind | Tmpfs | Overlay | Erofs
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The file system `fstype` on the block device `source`, nosuid and nodev always.
+
+    `options` are those of mount(8): attributes of the mount, such as `noatime`, and the file system's own.
+    """
+
+    target: str
+    source: str
+    fstype: str
+    options: tuple[str, ...] = ()
+    read_only: bool = False
+
+
+Mount = Bind | Tmpfs | Overlay | Erofs | Disk
 
 
 def perform(mount: Mount) -> None:
@@ -116,6 +138,8 @@ def perform(mount: Mount) -> None:
             _overlay(mount)
         case Erofs():
             _erofs(mount)
+        case Disk():
+            _disk(mount)
 
 
 def set_propagation(
@@ -245,6 +269,29 @@ def _erofs(mount: Erofs) -> None:
         )
 
 
+def _disk(mount: Disk) -> None:
+    attributes = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV
+    with _fs_context(mount.fstype, mount.target) as fs_fd:
+        libc.fsconfig_string(fs_fd, "source", mount.source)
+        if mount.read_only:
+            libc.fsconfig_flag(fs_fd, "ro")
+            attributes |= libc.MOUNT_ATTR_RDONLY
+        for option in mount.options:
+            if option in DISK_ATTRIBUTES:
+                attributes |= DISK_ATTRIBUTES[option]
+            else:
+                _configure(fs_fd, option)
+        _attach_new(fs_fd, mount.target, attributes)
+
+
+def _configure(fs_fd: int, option: str) -> None:
+    key, equals, value = option.partition("=")
+    if equals:
+        libc.fsconfig_string(fs_fd, key, value)
+    else:
+        libc.fsconfig_flag(fs_fd, key)
+
+
 def _overlay(mount: Overlay) -> None:
     if not mount.lower or (mount.upper is None and len(mount.lower) < 2):
         raise ValueError(f"overlay on {mount.target} needs two lower directories, or one and an upper")
@@ -270,11 +317,7 @@ def _overlay_by_layers(mount: Overlay) -> None:
         if mount.context:
             libc.fsconfig_string(fs_fd, "context", mount.context)
         for flag in mount.flags:
-            key, equals, value = flag.partition("=")
-            if equals:
-                libc.fsconfig_string(fs_fd, key, value)
-            else:
-                libc.fsconfig_flag(fs_fd, key)
+            _configure(fs_fd, flag)
         _attach_new(fs_fd, mount.target, libc.MOUNT_ATTR_RDONLY if mount.read_only else 0)
 
 

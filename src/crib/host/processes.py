@@ -42,6 +42,8 @@ _HINTS = {
     "criu": "install the package criu",
     "unshare": "install the package util-linux",
     "mkfs.erofs": "install the package erofs-utils",
+    **dict.fromkeys(("mkfs.ext4", "e2fsck", "resize2fs"), "install the package e2fsprogs"),
+    **dict.fromkeys(("mkfs.xfs", "xfs_repair", "xfs_growfs"), "install the package xfsprogs"),
 }
 
 

@@ -1,5 +1,7 @@
 """Copying an untrusted tree. Owners, modes, times, links and extended attributes are kept.
 
+Where the file system can, a copied file shares its blocks with the original until one of them is written.
+
 Both trees are walked from an open directory. The kernel follows no link and enters no mount (openat2(2)), so
 that nothing elsewhere can be read or written.
 """
@@ -7,6 +9,7 @@ that nothing elsewhere can be read or written.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 import time
@@ -14,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crib.host import libc
+from crib.host.clones import clone
 
 _BENEATH = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_XDEV
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -66,6 +70,10 @@ class CopyBudget:
         if self._bytes > self._limits.bytes:
             raise TooMuch(errno.EFBIG, f"it has more than {self._limits.bytes} bytes")
         self.look_at_time()
+
+    def end(self) -> None:
+        """Whoever uses it stops soon: nobody waits for the copies any more."""
+        self._until = -math.inf
 
     def look_at_time(self) -> None:
         """For each step that takes some."""
@@ -150,13 +158,20 @@ def _copy_file(directories: tuple[int, int], name: str, status: os.stat_result, 
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         writer = libc.openat2(target, name, flags, resolve=_BENEATH, mode=0o600)
         try:
-            os.ftruncate(writer, status.st_size)
-            _copy_data(reader, writer, status.st_size, budget)
+            copy_content(reader, writer, status.st_size, budget)
             _adopt(reader, writer, status)
         finally:
             os.close(writer)
     finally:
         os.close(reader)
+
+
+def copy_content(reader: int, writer: int, size: int, budget: CopyBudget) -> None:
+    """Fill the empty file `writer` with `size` bytes of a file or a device. May block for long."""
+    cloned = clone(reader, writer)
+    os.ftruncate(writer, size)
+    if not cloned:
+        _copy_data(reader, writer, size, budget)
 
 
 def _copy_data(reader: int, writer: int, size: int, budget: CopyBudget) -> None:
@@ -168,7 +183,8 @@ def _copy_data(reader: int, writer: int, size: int, budget: CopyBudget) -> None:
         except OSError as error:
             if error.errno == errno.ENXIO:  # nothing but a hole until the end
                 return
-            raise
+            if error.errno != errno.EINVAL:  # a device knows of no holes
+                raise
         length = os.preadv(reader, [memoryview(buffer)[: size - at]], at)
         if not length:
             return

@@ -38,6 +38,7 @@ class EventKind(StrEnum):
     POD = "pod"
     IMAGE = "image"
     NETWORK = "network"
+    VOLUME = "volume"
     NODE = "node"
 
 
@@ -73,6 +74,13 @@ EVENT_ACTIONS: Mapping[EventKind, Mapping[str, str]] = {
         "repaired": "a pod's network was damaged and made again",
         "released": "something was held for a pod that is not there",
         "removed": "the built-in bridge",
+    },
+    EventKind.VOLUME: {
+        "created": "the message is its kind",
+        "removed": "with what it held",
+        "resized": "the message is its size",
+        "published again": "the node was rebooted, and pods have it again",
+        "not published": "the node was rebooted, and pods do not have it again; the message says why",
     },
     EventKind.NODE: {
         "started": "cribd began",

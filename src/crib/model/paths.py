@@ -1,7 +1,7 @@
 """Every path of ours, born here: from the two roots and an id.
 
 DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
-├── crib.db        pods, containers       ├── crib.sock
+├── crib.db        pods, containers, volumes├── crib.sock
 ├── images.db      images                 ├── metrics.sock
 ├── audit.jsonl    who changed what       │
 ├── probe-N.erofs  a tiny layer, for tries │

@@ -11,9 +11,10 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import NewType
 
+from crib.model.ids import Digest, ImageId
 from crib.model.paths import Paths
 
 VolumeId = NewType("VolumeId", str)
@@ -54,7 +55,7 @@ def is_volume_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-class AccessMode(Enum):
+class AccessMode(StrEnum):
     """Who may use a volume at the same time (core/v1 PersistentVolumeAccessMode)."""
 
     READ_WRITE_ONCE = "ReadWriteOnce"
@@ -65,7 +66,7 @@ class AccessMode(Enum):
     """One pod."""
 
 
-class Reclaim(Enum):
+class Reclaim(StrEnum):
     """What becomes of a volume when nobody needs it any more."""
 
     DELETE = "Delete"
@@ -74,7 +75,7 @@ class Reclaim(Enum):
     """Only who names it removes it."""
 
 
-class VolumeState(Enum):
+class VolumeState(StrEnum):
     """A row in CREATING or REMOVING is hidden from pods, and is a leftover if nobody works on it."""
 
     CREATING = "creating"
@@ -82,7 +83,7 @@ class VolumeState(Enum):
     REMOVING = "removing"
 
 
-class StageState(Enum):
+class StageState(StrEnum):
     """What was done once for all pods of a volume, such as mount its file system (CSI NodeStageVolume)."""
 
     UNSTAGED = "unstaged"
@@ -91,7 +92,7 @@ class StageState(Enum):
     UNSTAGING = "unstaging"
 
 
-class UseState(Enum):
+class UseState(StrEnum):
     """What was done for one pod (CSI NodePublishVolume)."""
 
     PUBLISHING = "publishing"
@@ -99,7 +100,7 @@ class UseState(Enum):
     UNPUBLISHING = "unpublishing"
 
 
-class SnapshotState(Enum):
+class SnapshotState(StrEnum):
     CREATING = "creating"
     READY = "ready"
     REMOVING = "removing"
@@ -211,6 +212,12 @@ class VolumeRecord:
     attachment: Mapping[str, str] = field(default_factory=dict)
     """What staging and publishing want to be told (CSI publish_context); set while it is staged."""
     uses: tuple[VolumeUse, ...] = ()
+    image_id: ImageId | None = None
+    """Of kind `image`: the image as it was when the volume was made: a tag may move, this may not."""
+    layers: tuple[Digest, ...] = ()
+    """Its diff ids, lowest first; they are kept as long as this record is."""
+    boot_id: str = ""
+    """The boot in which it was last staged or published: in another one nothing of that is there."""
     problem: str = ""
     """Why it is not as it should be."""
 
@@ -258,19 +265,6 @@ class VolumeUsage:
     inodes_used: int | None = None
     problem: str = ""
     """What is wrong with it, in the words of the kind or driver (CSI VolumeCondition)."""
-
-
-@dataclass(frozen=True, slots=True)
-class WantedVolume:
-    """A volume that a pod is to get."""
-
-    volume: str
-    """Its name in the pod."""
-    name: str
-    """Of the volume, in the pod's namespace."""
-    spec: VolumeSpec | None = None
-    """Make the volume by this when there is none of that name; None: it must be there."""
-    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

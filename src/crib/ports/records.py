@@ -11,6 +11,7 @@ from crib.model.finding import Finding
 from crib.model.ids import ContainerId, ImageId, SandboxId
 from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
+from crib.model.volumes import SnapshotId, SnapshotRecord, VolumeId, VolumeRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class AllRecords:
     images: Sequence[ImageRecord]
     lost_images: Sequence[str] = ()
     """What is known of images whose rows were lost: layers that no row names may be theirs."""
+    volumes: Sequence[VolumeRecord] = ()
+    snapshots: Sequence[SnapshotRecord] = ()
 
 
 class Records(Protocol):
@@ -42,6 +45,16 @@ class Records(Protocol):
     def put_container(self, record: ContainerRecord) -> None: ...
 
     def delete_container(self, container: ContainerId) -> None: ...
+
+    def put_volume(self, record: VolumeRecord) -> None:
+        """That of a volume without users is synced to disk soon: what its maker answered is not lost."""
+        ...
+
+    def delete_volume(self, volume: VolumeId) -> None: ...
+
+    def put_snapshot(self, record: SnapshotRecord) -> None: ...
+
+    def delete_snapshot(self, snapshot: SnapshotId) -> None: ...
 
     async def put_image(self, record: ImageRecord, documents: ImageDocuments | None = None) -> None:
         """Synced to disk: after a power cut no image is listed whose layers are not there.

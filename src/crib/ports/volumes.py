@@ -11,7 +11,6 @@ from crib.model.finding import Finding
 from crib.model.volumes import (
     AccessMode,
     SnapshotRecord,
-    VolumeId,
     VolumeRecord,
     VolumeSpec,
     VolumeUsage,
@@ -39,10 +38,10 @@ class KindFacts:
     expands: bool = False
     """`expand` works, also while pods use the volume."""
     snapshots: bool = False
+    call_limit: float = 0.0
+    """Seconds for one of its calls, where they may take longer than `volumes.timeout`; 0: that."""
     stages: bool = True
     """It has work to do once for all pods; otherwise `stage` and `unstage` are never called."""
-    call_limit: float = 0.0
-    """Seconds for one of its calls; 0: as the settings say for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +69,11 @@ class VolumeKind(Protocol):
     """One way to have volumes.
 
     The verbs record the intent before each call, hold the lock of the volume, and bound each call in time by
-    `KindFacts.call_limit`: then they cancel it, and name the stage in the error. Every call may come again
-    after it has succeeded, and after it was cut off at any point by a kill, a cancel or a failure: it then
-    completes what is half done. What undoes counts as done what is not there. Paths come from
-    `model.volumes.VolumePaths` alone. Failures are `CribError`s. No call blocks the event loop.
+    `volumes.timeout`, `call_limit` or the driver's timeout: then they cancel it, and name the stage in the
+    error. Every call may come again after it has succeeded, and after it was cut off at any point by a kill,
+    a cancel or a failure: it then completes what is half done. What undoes counts as done what is not there.
+    Paths come from `model.volumes.VolumePaths` alone. Failures are `CribError`s. No call blocks the event
+    loop.
     """
 
     async def readiness(self, driver: str = "") -> Readiness:
@@ -161,17 +161,26 @@ class VolumeArchives(Protocol):
         ...
 
 
-class VolumeGround(Protocol):
-    """What all kinds lie on: the directories of volumes and what is mounted below them."""
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something below the directories of volumes."""
 
-    async def leftovers(
-        self, volumes: Collection[VolumeId], snapshots: Collection[str]
-    ) -> Sequence[tuple[str, str]]:
-        """Paths below the directories of volumes that belong to none of these, each with what it is."""
+    of: str
+    """Id of the volume or snapshot that it is called by."""
+    path: str
+    lasts: bool
+    """It is in the data directory; otherwise it is of this boot."""
+
+
+class VolumeGround(Protocol):
+    """What all kinds lie on: the directories of volumes, and what is mounted below them."""
+
+    async def leftovers(self) -> Sequence[Leftover]:
+        """All that is there. Whoever asks looks at the records afterwards: a row exists before its work."""
         ...
 
-    async def clear(self, path: str) -> None:
-        """Unmount and remove a leftover. The path must be one of ours."""
+    async def clear(self, leftover: Leftover) -> None:
+        """Unmount what is there of this boot, and remove it. What lasts is never removed by this."""
         ...
 
     async def gone(self, directories: Collection[str]) -> Collection[str]:

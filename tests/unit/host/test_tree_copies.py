@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 
 from crib.host.tree_copies import CopyBudget, CopyLimits, TooMuch, copy_tree
+from tests.disks import mounted_disk
 
 WIDE = CopyLimits(bytes=64 << 20, entries=100, seconds=600)
 
 
 def copied(source: Path, target: Path, limits: CopyLimits = WIDE) -> None:
+    copied_by(source, target, CopyBudget(limits))
+
+
+def copied_by(source: Path, target: Path, budget: CopyBudget) -> None:
     target.mkdir()
     source_fd, target_fd = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (source, target))
     try:
-        copy_tree(source_fd, target_fd, CopyBudget(limits))
+        copy_tree(source_fd, target_fd, budget)
     finally:
         os.close(source_fd)
         os.close(target_fd)
@@ -110,3 +115,26 @@ def test_a_copy_ends_when_its_time_is_over_or_the_disk_fills(tmp_path: Path) -> 
     ):
         with pytest.raises(TooMuch, match=words):
             copied(source, tmp_path / f"b{number}", limits)
+
+
+@pytest.mark.root
+def test_files_of_a_copy_share_their_blocks_where_the_file_system_can(tmp_path: Path) -> None:
+    with mounted_disk(tmp_path, "xfs") as disk:
+        (disk / "a").mkdir()
+        (disk / "a" / "file").write_bytes(os.urandom(8 << 20))
+        os.sync()
+        before = os.statvfs(disk).f_bfree
+        copied(disk / "a", disk / "b")
+        os.sync()
+        assert (disk / "b" / "file").read_bytes() == (disk / "a" / "file").read_bytes()
+        taken = (before - os.statvfs(disk).f_bfree) * os.statvfs(disk).f_frsize
+        assert taken < 1 << 20
+
+
+def test_a_copy_that_nobody_waits_for_ends(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").touch()
+    budget = CopyBudget(WIDE)
+    budget.end()
+    with pytest.raises(TooMuch, match="takes longer"):
+        copied_by(tmp_path / "a", tmp_path / "b", budget)

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from crib.api.translate import checks
+from crib.api.translate import checks, names
 from crib.model.kept import KeepOrder, KeptContainer, KeptPod, WantOrder
 from crib.stubs.node.v1 import node_pb2 as pb
 
 MAX_MANIFEST = 1 << 20
 """Bytes of a kept pod's manifest."""
 MAX_GRACE = 2**31 - 1
-_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-_NAMESPACE = re.compile(_LABEL)
-_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
-_UID = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9]{0,62}[A-Za-z0-9])?")
 
 
 def decode_keep(message: pb.KeepPodRequest) -> KeepOrder:
     namespace, name = _named(message.namespace, message.name)
-    if not _UID.fullmatch(message.uid):
-        checks.refuse("uid", f"is {message.uid[:100]!r}, not letters, digits and '-'")
+    uid = names.uid(message.uid, "uid")
     if not message.pods_dir.startswith("/") or "\0" in message.pods_dir:
         checks.refuse("pods_dir", f"is {message.pods_dir[:100]!r}, not an absolute path")
     size = len(message.manifest.encode())
     if not 0 < size <= MAX_MANIFEST:
         checks.refuse("manifest", f"has {size} bytes, not 1 to {MAX_MANIFEST}")
-    return KeepOrder(namespace, name, message.uid, message.pods_dir, message.manifest)
+    return KeepOrder(namespace, name, uid, message.pods_dir, message.manifest)
 
 
 def decode_want(message: pb.WantKeptPodRequest) -> WantOrder:
@@ -45,11 +39,7 @@ def decode_forget(message: pb.ForgetKeptPodRequest) -> tuple[str, str]:
 
 def _named(namespace: str, name: str) -> tuple[str, str]:
     """Both are parts of a file's name."""
-    if not _NAMESPACE.fullmatch(namespace):
-        checks.refuse("namespace", f"is {namespace[:100]!r}, not an RFC 1123 label")
-    if not _NAME.fullmatch(name):
-        checks.refuse("name", f"is {name[:100]!r}, not an RFC 1123 subdomain")
-    return namespace, name
+    return names.label(namespace, "namespace"), names.subdomain(name, "name")
 
 
 def encode_kept(pods: Sequence[KeptPod], problem: str) -> pb.ListKeptPodsResponse:

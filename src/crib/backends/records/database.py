@@ -1,7 +1,7 @@
 """What is kept where: three SQLite files, each with its own way of being written.
 
     STATE/records.db   pods, containers, addresses,  by the loop, at once; gone after a boot, as pods are
-                       the journal
+                       volumes, the journal
     DATA/crib.db       the same                      follows, off the loop; it outlives a boot
     DATA/images.db     images                        off the loop, synced, before a caller goes on
 
@@ -45,6 +45,8 @@ LAST_LOOK = 1.0
 POD_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS sandboxes {ROWS}
 CREATE TABLE IF NOT EXISTS containers {ROWS}
+CREATE TABLE IF NOT EXISTS volumes {ROWS}
+CREATE TABLE IF NOT EXISTS volume_snapshots {ROWS}
 CREATE TABLE IF NOT EXISTS unreadable (noun TEXT, id TEXT, record BLOB, error TEXT);
 CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, at INTEGER NOT NULL, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS kept

@@ -25,6 +25,7 @@ from crib.model.finding import Finding
 from crib.model.ids import ContainerId, ImageId, SandboxId
 from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
+from crib.model.volumes import SnapshotId, SnapshotRecord, VolumeId, VolumeRecord
 from crib.ports.records import AllRecords
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class SqliteRecords:
             _load(pods, "sandboxes", SandboxRecord, moved),
             _load(pods, "containers", ContainerRecord, moved),
             _load(images, "images", ImageRecord, []),
+            volumes=_load(pods, "volumes", VolumeRecord, moved),
+            snapshots=_load(pods, "volume_snapshots", SnapshotRecord, moved),
         )
         self._pods.follow(moved)
         return replace(rows, lost_images=_lost(images, {row.id for row in rows.images}))
@@ -91,6 +94,18 @@ class SqliteRecords:
 
     def delete_container(self, container: ContainerId) -> None:
         self._delete("containers", container)
+
+    def put_volume(self, record: VolumeRecord) -> None:
+        self._put("volumes", record.id, record, synced=not record.uses)
+
+    def delete_volume(self, volume: VolumeId) -> None:
+        self._delete("volumes", volume)
+
+    def put_snapshot(self, record: SnapshotRecord) -> None:
+        self._put("volume_snapshots", record.id, record, synced=True)
+
+    def delete_snapshot(self, snapshot: SnapshotId) -> None:
+        self._delete("volume_snapshots", snapshot)
 
     def _put(self, table: str, key: str, record: object, *, synced: bool = False) -> None:
         with _trying("write a row of", f"{table}: {key}"):

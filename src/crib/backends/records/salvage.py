@@ -23,6 +23,7 @@ from crib.model.finding import Finding
 from crib.model.ids import is_id
 from crib.model.image import ImageRecord
 from crib.model.sandbox import SandboxRecord
+from crib.model.volumes import SnapshotRecord, VolumeRecord, is_volume_id
 from crib.wire.sqlite_file import Row, rows
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ _KINDS: tuple[tuple[str, type[object]], ...] = (
     ("sandboxes", SandboxRecord),
     ("containers", ContainerRecord),
     ("images", ImageRecord),
+    ("volumes", VolumeRecord),
+    ("volume_snapshots", SnapshotRecord),
 )
 _CHECK_PATIENCE = 10.0
 """Seconds that a check waits for a writer."""
@@ -152,7 +155,7 @@ def _cursor(row: Row) -> Told:
 
 
 def _is_key(text: str) -> bool:
-    return is_id(text) or text.startswith("sha256:")
+    return is_id(text) or is_volume_id(text) or text.startswith("sha256:")
 
 
 def _decodes(blob: bytes, kind: type[object]) -> bool:

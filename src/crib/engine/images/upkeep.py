@@ -113,6 +113,7 @@ class Upkeep:
     def _unused(self) -> list[ImageRecord]:
         """Images that may go, the longest unused first."""
         in_use = {image for container in self._core.containers for image in container.held_images}
+        in_use |= {volume.image_id for volume in self._core.volumes if volume.image_id is not None}
         kept = {found.id for name in self._settings.prepull if (found := self._catalogue.find(name))}
         youngest = self._core.clock() - int(self._settings.gc_min_age * 1e9)
         candidates = [

@@ -237,6 +237,8 @@ class ImageVerbs:
         keep |= self._catalogue.doubted
         for container in self._core.containers:
             keep.update(container.held_layers)
+        for volume in self._core.volumes:
+            keep.update(volume.layers)
         return keep
 
     async def _sweep_unreferenced(self) -> None:

@@ -1,0 +1,92 @@
+"""The files of a volume to an archive, and from one. The daemon uses the volume meanwhile, as a pod does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from crib.engine.volumes.access import refuse_beside
+from crib.engine.volumes.making import Created, Making, VolumeOrder
+from crib.engine.volumes.publishing import Publishing
+from crib.engine.volumes.shelf import VolumeShelf
+from crib.model.errors import AlreadyExists, WrongState
+from crib.model.volumes import PodOfUse, VolumeName, VolumeRecord, VolumeUse
+from crib.ports.volumes import VolumeArchives
+
+OURSELVES = PodOfUse("cribd-copy", "cribd", "copy")
+"""Stands in for a pod while files are copied."""
+
+
+class Copies:
+    """The verbs. A volume is locked while it is copied, so nothing else is done to it; pods go on."""
+
+    def __init__(self, shelf: VolumeShelf, making: Making, publishing: Publishing) -> None:
+        self._shelf = shelf
+        self._making = making
+        self._publishing = publishing
+        self._archives: VolumeArchives = shelf.core.ports.volumes.archives
+
+    async def export(self, text: str, path: str) -> int:
+        """Write its files to a new archive; the archive's size. NotFound, AlreadyExists; WrongState for a raw
+        device, and where no other may use the volume now.
+        """
+        name = self._shelf.volume(text).name
+        async with self._shelf.lock(name):
+            record = self._shelf.volume(str(name))
+            _refuse_device(record)
+            async with self._used(record, read_only=True) as directory:
+                return await self._copied(record, "export", self._archives.write(directory, path))
+
+    async def load(self, order: VolumeOrder, path: str) -> tuple[Created, int]:
+        """Make a volume, and fill it from an archive or a directory; bytes of files. AlreadyExists.
+
+        When that fails there is no volume.
+        """
+        name = order.name
+        async with self._shelf.lock(name):
+            made = await self._making.create_locked(order)
+            if not made.is_new:
+                raise AlreadyExists(f"volume {name} is there already")
+            try:
+                _refuse_device(made.record)
+                async with self._used(made.record, read_only=False) as directory:
+                    work = self._archives.read(path, directory)
+                    size = await self._copied(made.record, "import", work)
+            except Exception:
+                await self._discard(name)
+                raise
+            return made, size
+
+    async def _copied(self, record: VolumeRecord, stage: str, work: Coroutine[Any, Any, int]) -> int:
+        limit = self._shelf.core.settings.volumes.copy_timeout
+        return await self._shelf.call(record, stage, work, limit)
+
+    async def _discard(self, name: VolumeName) -> None:
+        record = self._shelf.current(name)
+        if record is not None and not record.uses:
+            with contextlib.suppress(Exception):  # it is tried again later, and its row says why
+                await self._making.teardown(record)
+
+    @contextlib.asynccontextmanager
+    async def _used(self, record: VolumeRecord, *, read_only: bool) -> AsyncIterator[str]:
+        """Where its files are while the block lasts."""
+        facts = await self._shelf.facts(record.spec)
+        if not (read_only or facts.writable):
+            raise WrongState(
+                f"volume {record.name} cannot be filled: its kind, {record.spec.kind}, is read-only"
+            )
+        refuse_beside(record, OURSELVES)
+        use = VolumeUse(OURSELVES, "files", read_only, since=self._shelf.core.clock())
+        try:
+            record, use = await self._publishing.attach(record, use, facts)
+            yield use.path
+        finally:
+            now = self._shelf.current(record.name)
+            if now is not None:
+                await self._publishing.detach(now, use)
+
+
+def _refuse_device(record: VolumeRecord) -> None:
+    if record.spec.block:
+        raise WrongState(f"volume {record.name} is a raw device: it has no files")

@@ -1,0 +1,194 @@
+"""Volumes come, and go: create, remove, and the one teardown."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from crib.engine.retries import CLEAN_UP
+from crib.engine.volumes.access import users
+from crib.engine.volumes.shelf import VolumeShelf
+from crib.engine.volumes.specs import difference, filled, refuse_what_cannot_be, warnings_about
+from crib.model.errors import AlreadyExists, CribError, Exhausted, InvalidRequest, WrongState
+from crib.model.events import EventKind
+from crib.model.image import ImageRecord
+from crib.model.volume_lifecycle import VolumeVerb, move_volume
+from crib.model.volumes import (
+    IMAGE,
+    MAX_VOLUMES,
+    Reclaim,
+    SnapshotRecord,
+    SnapshotState,
+    StageState,
+    VolumeName,
+    VolumeRecord,
+    VolumeSpec,
+    VolumeState,
+    new_volume_id,
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeOrder:
+    """A volume as a client asks for it."""
+
+    name: VolumeName
+    spec: VolumeSpec
+    reclaim: Reclaim | None = None
+    """None: as the class says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A volume that is there now."""
+
+    record: VolumeRecord
+    warnings: Sequence[str] = ()
+    is_new: bool = True
+    """This call has made it."""
+
+
+ImageOf = Callable[[str], Awaitable[ImageRecord]]
+"""The image of that name on this node, if it may be used; NotFound."""
+
+
+class Making:
+    """The verbs. Each of them holds the lock of the volume, but for those that say so."""
+
+    def __init__(self, shelf: VolumeShelf, image_of: ImageOf) -> None:
+        self._shelf = shelf
+        self._image_of = image_of
+
+    async def create(self, order: VolumeOrder) -> Created:
+        """Make it, or answer with the one that is there already. AlreadyExists where that differs."""
+        async with self._shelf.lock(order.name):
+            return await self.create_locked(order)
+
+    async def create_locked(self, order: VolumeOrder) -> Created:
+        """The same, for who holds the lock."""
+        shelf = self._shelf
+        spec = filled(order.spec, order.reclaim, shelf.core.settings.volumes)
+        facts = await shelf.facts(spec)
+        if spec.snapshot:
+            spec = replace(spec, snapshot=shelf.snapshot(spec.snapshot).id)
+        warnings = tuple(warnings_about(spec, facts))
+        there = shelf.current(order.name)
+        if there is not None and there.state is VolumeState.READY:
+            if problem := difference(there, spec):
+                raise AlreadyExists(f"volume {order.name} is there already: {problem}")
+            return Created(there, warnings, is_new=False)
+        shelf.core.refuse_if_faulty()
+        refuse_what_cannot_be(spec, facts)
+        await shelf.kind(spec).check_spec(spec)
+        if there is not None:  # what an earlier try has left
+            await self.teardown(there)
+        if len(shelf.volumes) >= MAX_VOLUMES:
+            raise Exhausted(f"there are {MAX_VOLUMES} volumes on this node, which is the limit")
+        return Created(await self._make(order.name, spec), warnings)
+
+    async def _make(self, name: VolumeName, spec: VolumeSpec) -> VolumeRecord:
+        shelf = self._shelf
+        snapshot = self._origin(spec)
+        record = VolumeRecord(new_volume_id(), name, spec, VolumeState.CREATING, shelf.core.clock())
+        if spec.kind == IMAGE:
+            image = await self._image_of(spec.source)
+            layers = tuple(layer.diff_id for layer in image.layers)
+            record = replace(record, image_id=image.id, layers=layers)
+        record = shelf.put(record)
+        limit = shelf.core.settings.volumes.copy_timeout if snapshot is not None else 0.0
+        try:
+            made = await shelf.call(record, "create", shelf.kind(record.spec).create(record, snapshot), limit)
+        except Exception:
+            await self._give_up(record)
+            raise
+        record = shelf.put(
+            replace(
+                record,
+                state=move_volume(record, VolumeVerb.CREATE),
+                handle=made.handle,
+                context=dict(made.context),
+                capacity=made.capacity,
+            )
+        )
+        shelf.core.history.happened(EventKind.VOLUME, "created", str(name), f"{spec.kind} {record.id}")
+        return record
+
+    def _origin(self, spec: VolumeSpec) -> SnapshotRecord | None:
+        """The snapshot that it begins as. InvalidRequest where that is of another kind, or is larger."""
+        if not spec.snapshot:
+            return None
+        snapshot = self._shelf.snapshot(spec.snapshot)
+        if snapshot.state is not SnapshotState.READY:
+            raise WrongState(f"snapshot {snapshot.name} is {snapshot.state}", field="snapshot")
+        theirs = snapshot.spec
+        if (theirs.kind, theirs.driver, theirs.block) != (spec.kind, spec.driver, spec.block):
+            of = f"{theirs.kind} {theirs.driver}".strip() + (", a raw device" if theirs.block else "")
+            raise InvalidRequest(f"{snapshot.name} is of a volume of kind {of}", field="snapshot")
+        if 0 < spec.capacity < snapshot.size:
+            text = f"is {spec.capacity}, and snapshot {snapshot.name} needs {snapshot.size}"
+            raise InvalidRequest(text, field="capacity")
+        return snapshot
+
+    async def _give_up(self, record: VolumeRecord) -> None:
+        """After a create that failed; what cannot be taken away now is tried again later."""
+        try:
+            await self.teardown(record)
+        except CribError as error:
+            _log.warning("volume %s is kept, its teardown failed: %s", record.name, error)
+
+    async def remove(self, text: str) -> VolumeRecord:
+        """Remove it with what it holds. NotFound; WrongState while a pod uses it."""
+        name = self._shelf.volume(text).name
+        async with self._shelf.lock(name):
+            record = self._shelf.volume(str(name))
+            refuse_while_used(record)
+            await self.teardown(record)
+            return record
+
+    async def teardown(self, record: VolumeRecord) -> None:
+        """Remove every trace of a volume that nobody uses; for who holds its lock. Safe to repeat.
+
+        When a step fails the row stays, with the reason, and it is tried again later.
+        """
+        shelf = self._shelf
+        record = shelf.put(replace(record, state=move_volume(record, VolumeVerb.REMOVE)))
+        try:
+            record = await self.unstage(record)
+            await shelf.call(record, "delete", shelf.kind(record.spec).delete(record))
+        except CribError as error:
+            self._keep(record, error)
+            raise
+        shelf.volumes.remove(record)
+        shelf.core.history.happened(EventKind.VOLUME, "removed", str(record.name), record.spec.kind)
+
+    def _keep(self, record: VolumeRecord, error: CribError) -> None:
+        core = self._shelf.core
+        core.figures.teardown_failures.add(("volume",))
+        now = self._shelf.volumes.get(record.id) or record
+        self._shelf.put(replace(now, problem=str(error)))
+        core.retries.later(record.id, CLEAN_UP, lambda: self.discard(record))
+
+    async def discard(self, record: VolumeRecord) -> None:
+        """Try again to take away what could not be removed."""
+        async with self._shelf.lock(record.name):
+            now = self._shelf.volumes.get(record.id)
+            if now is not None and now.state is not VolumeState.READY:
+                await self.teardown(now)
+
+    async def unstage(self, record: VolumeRecord) -> VolumeRecord:
+        """Undo what was done for all pods, of a volume that none uses; for who holds the lock."""
+        shelf = self._shelf
+        if record.stage is StageState.UNSTAGED or record.uses:
+            return record
+        record = shelf.put(replace(record, stage=StageState.UNSTAGING))
+        await shelf.call(record, "unstage", shelf.kind(record.spec).unstage(record))
+        return shelf.put(replace(record, stage=StageState.UNSTAGED, attachment={}, boot_id=""))
+
+
+def refuse_while_used(record: VolumeRecord) -> None:
+    """WrongState, naming who uses it."""
+    if record.uses:
+        raise WrongState(f"volume {record.name} is used by {users(record.uses)}")

@@ -1,0 +1,123 @@
+"""Volumes after a start: what was cut off is undone, and after a reboot pods have theirs again.
+
+Nobody waits for it, for a driver may come later than the daemon, or be a pod itself. Whoever wants a volume
+meanwhile waits for its lock, or finds it as an earlier boot left it and does the same work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from crib.engine.volumes.copies import OURSELVES
+from crib.engine.volumes.making import Making
+from crib.engine.volumes.publishing import Publishing, with_use
+from crib.engine.volumes.shelf import VolumeShelf
+from crib.engine.volumes.snapshots import Snapshots
+from crib.model.errors import CribError
+from crib.model.events import EventKind
+from crib.model.volumes import (
+    SnapshotRecord,
+    SnapshotState,
+    StageState,
+    UseState,
+    VolumeName,
+    VolumeRecord,
+    VolumeState,
+)
+
+_log = logging.getLogger(__name__)
+PARALLEL = 16
+"""Volumes that are worked on together."""
+
+
+class VolumeRecovery:
+    """That of one start."""
+
+    def __init__(
+        self, shelf: VolumeShelf, making: Making, publishing: Publishing, snapshots: Snapshots
+    ) -> None:
+        self._shelf = shelf
+        self._making = making
+        self._publishing = publishing
+        self._snapshots = snapshots
+        self._slots = asyncio.Semaphore(PARALLEL)
+
+    def begin(self) -> list[asyncio.Task[None]]:
+        """Start what there is to do; most starts find nothing."""
+        shelf, serve = self._shelf, self._shelf.core.keeper.serve
+        tasks = [
+            serve("recovery", self._bounded(f"volume {row.name}", self._volume, row.name), row.id)
+            for row in shelf.volumes
+            if not self._is_settled(row)
+        ]
+        return tasks + [
+            serve("recovery", self._bounded(f"snapshot {row.name}", self._snapshot, row), row.id)
+            for row in shelf.snapshots
+            if row.state is not SnapshotState.READY
+        ]
+
+    def _is_settled(self, row: VolumeRecord) -> bool:
+        boot_id = self._shelf.core.facts.boot_id
+        return (
+            row.state is VolumeState.READY
+            and row.boot_id in ("", boot_id)
+            and (row.stage is StageState.STAGED if row.uses else row.stage is StageState.UNSTAGED)
+            and all(use.state is UseState.PUBLISHED and use.pod.uid != OURSELVES.uid for use in row.uses)
+        )
+
+    async def _bounded(
+        self, what: str, work: Callable[[Any], Coroutine[Any, Any, None]], of: VolumeName | SnapshotRecord
+    ) -> None:
+        """The calls of kinds have their limits, and the row says what went wrong."""
+        try:
+            async with self._slots:
+                with self._shelf.core.figures.recoveries.timed("volume"):
+                    await work(of)
+        except CribError as error:
+            _log.error("recovering %s: %s", what, error)
+
+    async def _volume(self, name: VolumeName) -> None:
+        shelf = self._shelf
+        async with shelf.lock(name):
+            row = shelf.volumes.named(name)
+            record = shelf.current(name)
+            if row is None or record is None:
+                return
+            if record.state is not VolumeState.READY:
+                await self._making.teardown(record)
+                return
+            rebooted = record.boot_id != row.boot_id
+            for use in record.uses:
+                if use.pod.uid == OURSELVES.uid or (not rebooted and use.state is not UseState.PUBLISHED):
+                    record = await self._publishing.detach(record, use)
+            if rebooted:
+                await self._publish_again(record)
+            else:
+                await self._making.unstage(record)
+
+    async def _publish_again(self, record: VolumeRecord) -> None:
+        """As before the reboot, before the pods are run again; a pod whose files are gone asks for none."""
+        shelf, events = self._shelf, self._shelf.core.history
+        record = shelf.put(record)
+        try:
+            facts = await shelf.facts(record.spec)
+            for use in record.uses:
+                record, _ = await self._publishing.attach(record, use, facts)
+        except CribError as error:
+            now = shelf.current(record.name) or record
+            uses = now.uses
+            for use in uses:
+                if use.state is not UseState.PUBLISHED:
+                    now = replace(now, uses=with_use(now, replace(use, problem=str(error))))
+            shelf.put(now)
+            events.happened(EventKind.VOLUME, "not published", str(record.name), str(error))
+            raise
+        if record.uses:
+            events.happened(EventKind.VOLUME, "published again", str(record.name))
+
+    async def _snapshot(self, record: SnapshotRecord) -> None:
+        await self._snapshots.discard(record)
