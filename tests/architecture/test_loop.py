@@ -30,6 +30,7 @@ NOT_THE_DAEMON = (
         "backends.images.worker",
     ),
     *(f"backends.images.unpacked.{name}" for name in ("unpack_main", "tree_writer", "tree_digest")),
+    *(f"backends.volumes.{name}" for name in ("archive_main", "tree_export", "tree_import")),
 )
 """Rooms of other processes, whose loop serves nobody else."""
 

@@ -130,9 +130,6 @@ class FakeVolumes:
         await self.failpoints.reach("check", record.name.name)
         return [one for one in self.findings if one.subject == str(record.name)]
 
-    async def close(self) -> None:
-        """Nothing is held."""
-
 
 class FakeArchives:
     """Archives by their paths; what a directory holds is known of those that were read into."""

@@ -258,7 +258,6 @@ class Node:
             await handler.close()
         await self._core.ports.images.close()
         await self._core.ports.networks.close()
-        await self.volumes.close()
 
     async def status(self) -> NodeStatus:
         status = await node_status(self._core, len(self._catalogue))

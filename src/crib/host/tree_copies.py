@@ -71,6 +71,11 @@ class CopyBudget:
             raise TooMuch(errno.EFBIG, f"it has more than {self._limits.bytes} bytes")
         self.look_at_time()
 
+    @property
+    def taken(self) -> int:
+        """Bytes of files so far, holes too."""
+        return self._bytes
+
     def end(self) -> None:
         """Whoever uses it stops soon: nobody waits for the copies any more."""
         self._until = -math.inf
@@ -171,10 +176,11 @@ def copy_content(reader: int, writer: int, size: int, budget: CopyBudget) -> Non
     cloned = clone(reader, writer)
     os.ftruncate(writer, size)
     if not cloned:
-        _copy_data(reader, writer, size, budget)
+        copy_data(reader, writer, size, budget)
 
 
-def _copy_data(reader: int, writer: int, size: int, budget: CopyBudget) -> None:
+def copy_data(reader: int, writer: int, size: int, budget: CopyBudget) -> None:
+    """Write what is not zeros to a file, or a device, that has zeros so far. May block for long."""
     at, buffer = 0, bytearray(min(_CHUNK, size))
     while at < size:
         budget.look_at_time()

@@ -11,7 +11,7 @@ failures that leaves the daemon). The rest:
 * `caller`: who made a call, and what it is about. `ends`: why a container has ended.
 * `log_rule`: what is logged for a while, and the parts of a dump.
 * `kept`: a pod that is kept up without a kubelet. `volumes`: what the daemon keeps for such pods,
-  with `volume_lifecycle`.
+  with `volume_lifecycle`. `driver_status`: what is known of the CSI drivers that make and mount some of them.
 * `edits`: what CDI devices, hook files and plugins change in a container.
 * `plugins`: what node plugins are shown, and want done; `resource_change`: other limits that they want, and
   `plugin_limits` what the CRI calls them. `plugin_status`: how each plugin is, and what is counted of it.

@@ -79,6 +79,7 @@ EVENT_ACTIONS: Mapping[EventKind, Mapping[str, str]] = {
         "created": "the message is its kind",
         "removed": "with what it held",
         "resized": "the message is its size",
+        "kept": "a snapshot was made of it; the message is its name",
         "published again": "the node was rebooted, and pods have it again",
         "not published": "the node was rebooted, and pods do not have it again; the message says why",
     },

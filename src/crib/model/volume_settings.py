@@ -38,7 +38,10 @@ class VolumeDriver:
     socket: PathOrNone = ""
     """Its unix socket; empty: /var/lib/kubelet/plugins/NAME/csi.sock."""
     timeout: Annotated[float, AtLeast(0.1)] = 120.0
-    """Seconds for one call of the driver."""
+    """Seconds for one step of a volume: all calls of the driver that it takes, repeated ones among them."""
+    pod_info: bool = False
+    """Whether the driver is told name, namespace, uid and service account of the pod, as Kubernetes does with
+    podInfoOnMount. Of inline volumes it always is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,8 +131,6 @@ class VolumeKind(Protocol):
         """What differs from what the record says; changes nothing. Findings have the area `volumes`."""
         ...
 
-    async def close(self) -> None: ...
-
 
 @dataclass(frozen=True, slots=True)
 class VolumePorts:

@@ -6,7 +6,10 @@ star(5) for ``SCHILY.xattr``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from crib.wire.tar_member import BLOCK, HEADER, KINDS, Kind, Member
+from crib.wire.tar_records import Extent
 
 END = bytes(2 * BLOCK)
 """What an archive ends with."""
@@ -17,6 +20,7 @@ _FLAGS = {kind: flag for flag, kind in KINDS.items() if flag.isdigit() and flag 
 _SMALL = 0o7777777
 _LARGE = 0o77777777777
 _EXTENDED_NAME = b"././@PaxHeader"
+_SPARSE_NAME = b"GNUSparseFile.0/"
 
 
 def padding(size: int) -> int:
@@ -30,12 +34,42 @@ def member_header(member: Member) -> bytes:
 
     ValueError when a device number is too large for the format.
     """
-    records = _records(member)
+    return _extended(member, {})
+
+
+def _extended(member: Member, words: Mapping[bytes, bytes]) -> bytes:
+    """The header, and before it these records and those for what does not fit into it."""
+    records = _records(member, words)
     head = b""
     if records:
         extended = _ustar(Member(_EXTENDED_NAME, Kind.FILE, 0o644, 0, 0, 0, 0, len(records), 0, 0), b"x")
         head = extended + records + bytes(padding(len(records)))
     return head + _ustar(member, _FLAGS[member.kind])
+
+
+def sparse_header(member: Member) -> bytes:
+    """All that precedes the data of a file with holes: of it only the extents in ``sparse`` are stored, one
+    behind the other.
+
+    GNU tar's format 1.0 (GNU tar manual, "PAX Format, Version 1.0"): the map comes as the first data.
+    """
+    extents = member.sparse or ()
+    # GNU tar makes the file end with the last extent.
+    if not extents or sum(extents[-1]) < member.size:
+        extents = (*extents, Extent(member.size, 0))
+    numbers = (len(extents), *(number for extent in extents for number in extent))
+    sparse_map = b"".join(b"%d\n" % number for number in numbers)
+    sparse_map += bytes(padding(len(sparse_map)))
+    stored = len(sparse_map) + sum(extent.length for extent in extents)
+    words = {
+        b"GNU.sparse.major": b"1",
+        b"GNU.sparse.minor": b"0",
+        b"GNU.sparse.name": member.name,
+        b"GNU.sparse.realsize": b"%d" % member.size,
+    }
+    # Who knows nothing of holes unpacks something that is told by its name.
+    named = member._replace(name=_SPARSE_NAME + member.name.rpartition(b"/")[2], size=stored)
+    return _extended(named, words) + sparse_map
 
 
 def _ustar(member: Member, flag: bytes) -> bytes:
@@ -62,10 +96,11 @@ def _ustar(member: Member, flag: bytes) -> bytes:
     return HEADER.pack(*fields)
 
 
-def _records(member: Member) -> bytes:
-    """What does not fit into the ustar header."""
+def _records(member: Member, words: Mapping[bytes, bytes]) -> bytes:
+    """What does not fit into the ustar header, and these."""
     texts = {b"path": member.name, b"linkpath": member.link}
     records = {key: text for key, text in texts.items() if len(text) > _NAME_MAX or not text.isascii()}
+    records |= words
     for key, number in ((b"uid", member.uid), (b"gid", member.gid)):
         if number > _SMALL:
             records[key] = b"%d" % number

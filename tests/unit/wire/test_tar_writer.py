@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from crib.wire.tar import TarReader
 from crib.wire.tar_member import Kind, Member
-from crib.wire.tar_writer import END, member_header, padding
+from crib.wire.tar_records import Extent
+from crib.wire.tar_writer import END, member_header, padding, sparse_header
 
 names = st.binary(min_size=1, max_size=300).filter(lambda name: b"\0" not in name and name[-1:] != b"/")
 keys = st.sampled_from([b"user.a", b"user.long.name", b"security.capability"])
@@ -114,3 +115,18 @@ def test_gnu_tar_lists_it(tmp_path: Path) -> None:
 def test_a_device_number_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="too large"):
         member_header(member(b"x", Kind.CHARACTER, device=(1 << 24, 0)))
+
+
+@pytest.mark.parametrize(
+    "extents",
+    [(), (Extent(0, 5),), (Extent(512, 700), Extent(4096, 1)), (Extent(8191, 1),)],
+    ids=["a hole", "data first", "two pieces", "data last"],
+)
+def test_a_file_with_holes_is_read_as_it_was_written(extents: tuple[Extent, ...]) -> None:
+    name = b"d" * 120 + b"/file"
+    member = Member(name, Kind.FILE, 0o640, 1, 2, 3, 4, 8192, 0, 0, xattrs={b"user.a": b"b"}, sparse=extents)
+    stored = sum(extent.length for extent in extents)
+    reader = TarReader()
+    (found,) = reader.receive_data(sparse_header(member) + bytes(stored + padding(stored)) + END)
+    reader.end()
+    assert found == member._replace(offset=found.offset, stored=stored)

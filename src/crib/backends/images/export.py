@@ -20,7 +20,8 @@ from typing import Any
 
 from crib.backends.failures import failure
 from crib.backends.images.layer_tars import LayerTar, LayerTars
-from crib.model.errors import Broken, CribError, Exhausted, InvalidRequest, WrongState
+from crib.backends.new_files import NewFile
+from crib.model.errors import Broken, Exhausted, InvalidRequest, WrongState
 from crib.model.ids import Digest, digest_hex, digest_of
 from crib.model.image import ExportedImage, parse_reference
 from crib.wire import oci_image
@@ -31,9 +32,7 @@ _log = logging.getLogger(__name__)
 
 FORMATS = ("oci", "docker")
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
-_PARTIAL = ".partial"
 _FULL_NAME, _REF_NAME = oci_image.NAME_ANNOTATIONS
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def export_images(path: str, images: Sequence[ExportedImage], archive_format: st
         raise InvalidRequest(f"{archive_format!r} is not one of {', '.join(FORMATS)}", field="format")
     if not images:
         raise InvalidRequest("no image to export", field="images")
-    with _directory(path) as directory:
+    with contextlib.closing(NewFile(path)) as file:
         tars: dict[Digest, LayerTar] = {}
         planned = [_plan(image, layers, tars) for image in images]
         members = _oci_members(planned) if archive_format == "oci" else _docker_members(planned)
@@ -81,7 +80,9 @@ def export_images(path: str, images: Sequence[ExportedImage], archive_format: st
             for name, member in members.items()
         )
         try:
-            _write_archive(directory, path, size, members)
+            file.make_partial(size)
+            _write_members(file.fd, members)
+            file.finish()
         except OSError as error:
             kind = Exhausted if error.errno == errno.EFBIG else Broken
             raise failure(f"export to {path}", error, kind) from error
@@ -90,36 +91,7 @@ def export_images(path: str, images: Sequence[ExportedImage], archive_format: st
 
 def check_place(path: str) -> None:
     """That a new file can come there. InvalidRequest as with `export_images`."""
-    with _directory(path):
-        pass
-
-
-@contextlib.contextmanager
-def _directory(path: str) -> Iterator[int]:
-    """The directory that the archive goes to, when it can be made there."""
-    head, name = os.path.split(path)
-    if not os.path.isabs(path) or name in ("", ".", "..") or "\0" in path:
-        raise InvalidRequest(f"{path!r} is not the absolute path of a file", field="path")
-    try:
-        fd = os.open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise failure(f"directory {head} cannot be opened", error, field="path") from error
-    try:
-        if _exists(fd, name):
-            raise InvalidRequest(f"{path} exists", field="path")
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _exists(directory: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise failure(f"{name} cannot be made", error, field="path") from error
-    return True
+    NewFile(path).close()
 
 
 def _plan(image: ExportedImage, layers: LayerTars, tars: dict[Digest, LayerTar]) -> _Image:
@@ -217,34 +189,6 @@ def _header(name: str, member: _Document | LayerTar) -> bytes:
     return member_header(Member(name.encode(), Kind.FILE, 0o644, 0, 0, 0, 0, member.size, 0, 0))
 
 
-def _write_archive(directory: int, path: str, size: int, members: dict[str, _Document | LayerTar]) -> None:
-    name = os.path.basename(path)
-    partial = name + _PARTIAL
-    status = os.fstatvfs(directory)
-    free = status.f_bavail * status.f_frsize
-    if size > free:
-        raise Exhausted(f"export to {path} takes {size} bytes, its file system has {free} left")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(partial, flags, 0o600, dir_fd=directory)
-    except FileExistsError:
-        text = f"{path}{_PARTIAL} exists: another export writes it, or left it when it was cut short"
-        raise InvalidRequest(text, field="path") from None
-    try:
-        try:
-            os.fchmod(fd, 0o600)
-            _write_members(fd, members)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        _give_name(directory, partial, name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial, dir_fd=directory)
-        raise
-    os.fsync(directory)
-
-
 def _write_members(fd: int, members: dict[str, _Document | LayerTar]) -> None:
     for name, member in members.items():
         _write(fd, _header(name, member))
@@ -262,24 +206,3 @@ def _write(fd: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(fd, left) :]
-
-
-def _give_name(directory: int, partial: str, name: str, path: str) -> None:
-    """Turn the partial file into the archive, never over a file that somebody made meanwhile."""
-    try:
-        os.link(partial, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
-    except FileExistsError:
-        raise _already(path) from None
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        # A file system without hard links, such as FAT: here somebody could come in between.
-        if _exists(directory, name):
-            raise _already(path) from None
-        os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
-        return
-    os.unlink(partial, dir_fd=directory)
-
-
-def _already(path: str) -> CribError:
-    return InvalidRequest(f"{path} was created by another process meanwhile", field="path")

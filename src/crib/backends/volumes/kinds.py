@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from crib.backends.environment import SharedLayers
+from crib.backends.volumes.block import BlockVolumes
 from crib.backends.volumes.ground import HostGround
 from crib.backends.volumes.local import LocalVolumes
 from crib.backends.volumes.tmpfs import TmpfsVolumes
 from crib.model.errors import NotBuilt
 from crib.model.paths import Paths
 from crib.model.volume_settings import VolumeSettings
-from crib.model.volumes import LOCAL, TMPFS
+from crib.model.volumes import BLOCK, CSI, LOCAL, TMPFS
 from crib.ports.volumes import VolumeKind, VolumePorts
 
 
@@ -28,10 +29,37 @@ class VolumeOpening:
     """Bytes of the data directory's disk that copies leave free."""
 
 
+def _open_csi(opening: VolumeOpening) -> VolumeKind:
+    from crib.backends.volumes.csi.volumes import CsiVolumes  # the messages of drivers take 2 MiB
+
+    return CsiVolumes(opening.paths, lambda: opening.settings().drivers)
+
+
 KINDS: Mapping[str, Callable[[VolumeOpening], VolumeKind]] = {
     LOCAL: lambda opening: LocalVolumes(opening.paths, opening.min_free),
     TMPFS: lambda opening: TmpfsVolumes(opening.paths),
+    BLOCK: lambda opening: BlockVolumes(opening.paths, opening.min_free),
+    CSI: _open_csi,
 }
+
+
+class OpenKinds(Mapping[str, VolumeKind]):
+    """Each is opened when it is first asked for: most nodes have volumes of one kind, or none."""
+
+    def __init__(self, opening: VolumeOpening) -> None:
+        self._opening = opening
+        self._open: dict[str, VolumeKind] = {}
+
+    def __getitem__(self, name: str) -> VolumeKind:
+        if name not in self._open:
+            self._open[name] = KINDS[name](self._opening)
+        return self._open[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(KINDS)
+
+    def __len__(self) -> int:
+        return len(KINDS)
 
 
 class _NoArchives:
@@ -44,5 +72,4 @@ class _NoArchives:
 
 def open_volumes(opening: VolumeOpening) -> VolumePorts:
     """All kinds, and what they share."""
-    kinds = {name: make(opening) for name, make in KINDS.items()}
-    return VolumePorts(kinds, _NoArchives(), HostGround(opening.paths))
+    return VolumePorts(OpenKinds(opening), _NoArchives(), HostGround(opening.paths))

@@ -156,9 +156,6 @@ class LocalVolumes:
             return [Finding(area, str(record.name), text)]
         return []
 
-    async def close(self) -> None:
-        """Nothing is held open."""
-
     def _data(self, record: VolumeRecord) -> str:
         return VolumePaths(self._paths, record.id).data
 

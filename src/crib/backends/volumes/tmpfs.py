@@ -108,9 +108,6 @@ class TmpfsVolumes:
             Finding("volumes", str(record.name), text, "an empty one is mounted, for pods that are run next")
         ]
 
-    async def close(self) -> None:
-        """Nothing is held open."""
-
     def _tmpfs(self, record: VolumeRecord, size: int) -> mounts.Tmpfs:
         no_exec = NO_EXEC in record.spec.mount_options
         return mounts.Tmpfs(self._stage(record), size, mode_of(record.spec), no_exec=no_exec)

@@ -26,6 +26,8 @@ from crib.tasks.keeper import at_stage
 
 T = TypeVar("T")
 DEFAULT_NAMESPACE = "default"
+DRIVER_MARGIN = 5.0
+"""Seconds beyond a driver's own time: who asks it says itself which of its calls had no answer."""
 
 
 class VolumeShelf:
@@ -98,9 +100,9 @@ class VolumeShelf:
 
     def _limit(self, spec: VolumeSpec) -> float:
         settings = self.core.settings.volumes
-        if (driver := settings.drivers.get(spec.driver)) is not None:
-            return driver.timeout
-        return self._limits.get((spec.kind, spec.driver)) or settings.timeout
+        driver = settings.drivers.get(spec.driver)
+        usual = settings.timeout if driver is None else driver.timeout + DRIVER_MARGIN
+        return self._limits.get((spec.kind, spec.driver)) or usual
 
     async def _bounded(
         self, what: str, stage: str, spec: VolumeSpec, work: Coroutine[Any, Any, T], limit: float = 0.0

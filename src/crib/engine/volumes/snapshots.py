@@ -77,7 +77,7 @@ class Snapshots:
                 _log.warning("snapshot %s is kept, its teardown failed: %s", name, error)
             raise
         state = move_snapshot(record, VolumeVerb.CREATE)
-        shelf.core.history.happened(EventKind.VOLUME, "snapshot", str(volume.name), name.name)
+        shelf.core.history.happened(EventKind.VOLUME, "kept", str(volume.name), name.name)
         return shelf.snapshots.put(
             replace(record, state=state, handle=made.handle, size=made.size, usable=made.usable)
         )

@@ -151,7 +151,3 @@ class NodeVolumes:
 
     async def _work(self, name: str, work: Coroutine[Any, Any, T]) -> T:
         return await self._core.keeper.begin(name, work).wait()
-
-    async def close(self) -> None:
-        for kind in self._core.ports.volumes.kinds.values():
-            await kind.close()

@@ -1,7 +1,8 @@
-"""The protocols spoken through ttrpc are those of containerd and NRI: every message, field, number and call.
+"""The protocols of shims, NRI and CSI are as these projects say: every message, field, number and call.
 
-ttrpc_facts.txt has one fact a line, from both projects' own texts. Version 2 of the task service is not
-listed: its calls and messages are those of version 3.
+message_facts.txt has one fact a line, from the projects' own texts. Version 2 of the task service is not
+listed: its calls and messages are those of version 3. Of CSI it has the calls that crib makes, and what
+they lead to.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FieldDescriptorProto
 from google.protobuf.descriptor_pb2 import FileDescriptorProto as File
 
+from crib.stubs.csi.v1 import csi_pb2
 from crib.stubs.nri.v1alpha1 import api_pb2
 from crib.stubs.shim import (
     bootstrap_pb2,
@@ -31,8 +33,9 @@ from crib.stubs.shim import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-FACTS = Path(__file__).with_name("ttrpc_facts.txt").read_text().splitlines()
+FACTS = Path(__file__).with_name("message_facts.txt").read_text().splitlines()
 MODULES = (
+    csi_pb2,
     *(api_pb2, bootstrap_pb2, events_pb2, events_service_pb2, metrics_v1_pb2, metrics_v2_pb2),
     *(runc_options_pb2, runtime_options_pb2, sandbox_pb2, task_pb2, task_types_pb2, types_pb2),
 )
@@ -89,11 +92,13 @@ def test_generated_code_is_the_protocols_and_nothing_else() -> None:
 
 
 def test_every_proto_of_these_rooms_is_looked_at() -> None:
-    texts = {*ROOT.glob("proto/shim/*.proto"), *ROOT.glob("proto/nri/*/*.proto")}
+    texts = {path for room in ("shim/*", "nri/*/*", "csi/*/*") for path in ROOT.glob(f"proto/{room}.proto")}
     assert {str(path.relative_to(ROOT / "proto")) for path in texts} == {file.name for file in generated()}
 
 
-@pytest.mark.parametrize("message", [task_pb2.CreateTaskRequest, api_pb2.LinuxResources])
+@pytest.mark.parametrize(
+    "message", [task_pb2.CreateTaskRequest, api_pb2.LinuxResources, csi_pb2.NodeStageVolumeRequest]
+)
 def test_one_change_of_a_field_is_seen(message: type[task_pb2.CreateTaskRequest]) -> None:
     file = File()
     message.DESCRIPTOR.file.CopyToProto(file)
@@ -105,6 +110,7 @@ def test_one_change_of_a_field_is_seen(message: type[task_pb2.CreateTaskRequest]
 def test_the_messages_need_no_grpc() -> None:
     program = (
         "import sys; sys.modules['grpc'] = None; sys.path.insert(0, sys.argv[1]);"
+        "from crib.stubs.csi.v1 import csi_pb2;"
         "from crib.stubs.nri.v1alpha1 import api_pb2;"
         "from crib.stubs.shim import events_service_pb2, task_pb2"
     )

@@ -1,0 +1,179 @@
+"""Export and import of volumes (port `VolumeArchives`): a process does the work (`archive_main`).
+
+Files go into a tar, compressed with zstd where the archive's name ends in `.zst`; a tar is read as it is, or
+compressed with zstd or gzip. A raw device is a plain image, with holes where it has zeros.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+
+import msgspec
+
+import crib
+from crib.backends.failures import foreign, trying
+from crib.backends.images.archives import close_all, opened_archive
+from crib.backends.new_files import NewFile
+from crib.backends.volumes.archive_messages import MAX_ANSWER, ArchiveAnswer, ArchiveOrder
+from crib.host import processes
+from crib.host.threads import Job
+from crib.host.tree_copies import CopyBudget, CopyLimits, copy_content, copy_data, copy_tree
+from crib.model.errors import Broken, Exhausted, InvalidRequest
+
+_log = logging.getLogger(__name__)
+
+ARCHIVE_SECONDS = 24 * 3600.0
+"""For a whole archive; whoever asks for it has a limit of his own."""
+OPEN_SECONDS = 10.0
+MAX_BYTES = 1 << 46
+"""That the files of one archive may hold together."""
+MAX_ENTRIES = 5_000_000
+COMPRESSED = ".zst"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {0} import main; main(sys.argv[1:])"
+
+
+class VolumeArchiver:
+    """Imports leave `min_free` bytes of the volume's disk, and refuse what unpacks to `max_ratio` times its
+    size.
+    """
+
+    def __init__(self, min_free: int = 0, max_ratio: int = 200) -> None:
+        self._min_free = min_free
+        self._max_ratio = max_ratio
+
+    async def write(self, directory: str, archive: str) -> int:
+        """Write a volume's files, or its device, to the new file `archive`; the file's size.
+
+        InvalidRequest with the field `path` where it cannot be made. Exhausted where a disk is full.
+        """
+        subject = f"export of {directory} to {archive}"
+        with trying(subject):
+            file = await foreign(Job(f"making {archive}", archive, OPEN_SECONDS), NewFile, archive)
+            try:
+                await foreign(Job(f"making {archive}", archive, OPEN_SECONDS), file.make_partial)
+                async with _opened(directory) as (source, is_directory):
+                    if is_directory:
+                        compress = archive.endswith(COMPRESSED)
+                        order = ArchiveOrder(source, file.fd, os.getpid(), write=True, compress=compress)
+                        await _run(order, subject)
+                    else:
+                        await self._copy(subject, source, file.fd)
+                return await foreign(Job(f"syncing {archive}", archive, ARCHIVE_SECONDS), file.finish)
+            finally:
+                await foreign(Job(f"closing {archive}", archive, OPEN_SECONDS), file.close)
+
+    async def read(self, archive: str, directory: str) -> int:
+        """Fill an empty directory from an archive or another directory, or a device from an image.
+
+        Bytes of files written. InvalidRequest with the field `path` for what is neither, or not to be
+        trusted; what was made until then stays.
+        """
+        subject = f"import of {archive}"
+        with trying(subject):
+            async with (
+                opened_archive(archive) as (source, from_directory),
+                _opened(directory, writable=True) as (target, is_directory),
+            ):
+                if from_directory and is_directory:
+                    return await self._copy_tree(subject, source, target)
+                if is_directory:
+                    return await _run(self._order(source, target), subject)
+                if from_directory:
+                    raise InvalidRequest(f"{archive} is a directory, and {directory} a device", field="path")
+                budget = self._budget()
+                job = Job(subject, archive, ARCHIVE_SECONDS, stop=budget.end)
+                return await foreign(job, _fill_device, source, target, budget)
+
+    def _order(self, source: int, target: int) -> ArchiveOrder:
+        return ArchiveOrder(
+            target,
+            source,
+            os.getpid(),
+            write=False,
+            min_free=self._min_free,
+            max_bytes=MAX_BYTES,
+            max_ratio=self._max_ratio,
+        )
+
+    def _budget(self) -> CopyBudget:
+        return CopyBudget(CopyLimits(MAX_BYTES, MAX_ENTRIES, ARCHIVE_SECONDS, self._min_free))
+
+    async def _copy_tree(self, subject: str, source: int, target: int) -> int:
+        budget = self._budget()
+        await foreign(
+            Job(subject, subject, ARCHIVE_SECONDS, stop=budget.end), copy_tree, source, target, budget
+        )
+        return budget.taken
+
+    async def _copy(self, subject: str, source: int, target: int) -> None:
+        budget = self._budget()
+        job = Job(subject, subject, ARCHIVE_SECONDS, stop=budget.end)
+        await foreign(job, lambda: copy_content(source, target, _size(source), budget))
+
+
+@contextlib.asynccontextmanager
+async def _opened(path: str, *, writable: bool = False) -> AsyncIterator[tuple[int, bool]]:
+    """A descriptor of a volume's directory or device, and whether it is a directory."""
+    opened: list[int] = []
+    close = partial(close_all, opened)
+    try:
+        job = Job(f"opening {path}", path, OPEN_SECONDS, late=close)
+        is_directory = await foreign(job, _open, path, opened, writable)
+        yield opened[0], is_directory
+    finally:
+        await foreign(Job(f"closing {path}", path, OPEN_SECONDS), close)
+
+
+def _open(path: str, opened: list[int], writable: bool) -> bool:
+    is_directory = stat.S_ISDIR(os.stat(path).st_mode)
+    if is_directory:
+        opened.append(os.open(path, _DIRECTORY))
+    else:
+        # Somebody else's mount of it would be destroyed (open(2), O_EXCL).
+        opened.append(os.open(path, (os.O_RDWR | os.O_EXCL if writable else os.O_RDONLY) | os.O_CLOEXEC))
+    return is_directory
+
+
+def _size(fd: int) -> int:
+    return os.lseek(fd, 0, os.SEEK_END)
+
+
+def _fill_device(image: int, device: int, budget: CopyBudget) -> int:
+    size, room = _size(image), _size(device)
+    if size > room:
+        raise InvalidRequest(f"the image has {size} bytes, and the device {room}", field="path")
+    copy_data(image, device, size, budget)
+    os.fsync(device)
+    return size
+
+
+async def _run(order: ArchiveOrder, subject: str) -> int:
+    """Have the process do it; the bytes of files. Broken, Exhausted, InvalidRequest."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(crib.__file__)))
+    start = _START.format("crib.backends.volumes.archive_main")
+    completed = await processes.run(
+        [sys.executable, "-I", "-c", start, root, msgspec.json.encode(order).decode()],
+        timeout=ARCHIVE_SECONDS,
+        env={"LANG": "C.UTF-8"},
+        options=processes.RunOptions(
+            output_limit=MAX_ANSWER, pass_fds=(order.directory, order.archive), cwd="/"
+        ),
+    )
+    try:
+        answer = msgspec.msgpack.decode(completed.check().stdout, type=ArchiveAnswer)
+    except (processes.ProgramFailed, msgspec.MsgspecError, ValueError) as error:
+        raise Broken(f"{subject}: {error}") from error
+    if answer.refused:
+        raise InvalidRequest(f"{subject}: {answer.error}", field="path")
+    if answer.error:
+        raise (Exhausted if answer.full else Broken)(f"{subject}: {answer.error}")
+    if answer.left_out:
+        _log.warning("%s: %d things were left out: sockets, devices or attributes", subject, answer.left_out)
+    return answer.size

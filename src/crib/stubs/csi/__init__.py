@@ -1,0 +1,1 @@
+"""The Container Storage Interface; one package a version."""
