@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from crib.backends.environment import SharedLayers
+from crib.backends.volumes.archives import VolumeArchiver
 from crib.backends.volumes.block import BlockVolumes
 from crib.backends.volumes.ground import HostGround
 from crib.backends.volumes.local import LocalVolumes
 from crib.backends.volumes.tmpfs import TmpfsVolumes
-from crib.model.errors import NotBuilt
 from crib.model.paths import Paths
 from crib.model.volume_settings import VolumeSettings
 from crib.model.volumes import BLOCK, CSI, LOCAL, TMPFS
@@ -27,6 +27,8 @@ class VolumeOpening:
     layers: SharedLayers
     min_free: int = 0
     """Bytes of the data directory's disk that copies leave free."""
+    max_ratio: int = 200
+    """`images.max_ratio`, which holds for imported archives as well."""
 
 
 def _open_csi(opening: VolumeOpening) -> VolumeKind:
@@ -62,14 +64,8 @@ class OpenKinds(Mapping[str, VolumeKind]):
         return len(KINDS)
 
 
-class _NoArchives:
-    async def write(self, directory: str, archive: str) -> int:
-        raise NotBuilt("archives of volumes are not built yet")
-
-    async def read(self, archive: str, directory: str) -> int:
-        raise NotBuilt("archives of volumes are not built yet")
-
-
 def open_volumes(opening: VolumeOpening) -> VolumePorts:
     """All kinds, and what they share."""
-    return VolumePorts(OpenKinds(opening), _NoArchives(), HostGround(opening.paths))
+    return VolumePorts(
+        OpenKinds(opening), VolumeArchiver(opening.min_free, opening.max_ratio), HostGround(opening.paths)
+    )
