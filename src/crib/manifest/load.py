@@ -81,6 +81,8 @@ class _Reading:
             return
         same: list[PodPlan] = []
         for source in pod_sources(node):
+            for claim in source.claims:
+                self._objects.add_missing(claim)
             own = source.node.beside(self._book.for_pod())
             plan = pod_plan(replace(source, node=own), self._site, self._objects, self._new_uid)
             self._check_names(plan, own.part("metadata") if not source.name else node.part("metadata"))

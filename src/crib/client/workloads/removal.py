@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from crib.client import kept, lookup
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError
-from crib.client.workloads import files, keeping
+from crib.client.workloads import files, keeping, pod_volumes
 from crib.client.workloads.ending import PodEnd
 from crib.client.workloads.jobs import job_of
 from crib.client.workloads.site import read_site
@@ -73,7 +73,7 @@ async def remove_pod(connection: Connection, pod: PodSandbox, dirs: Dirs) -> Non
     if pod.state == SANDBOX_READY:
         await client_pods.stop(connection, pod.id, grace=0)
     await client_pods.remove(connection, pod.id)
-    files.remove(dirs, pod.metadata.uid)
+    await pod_volumes.detach(connection, dirs, pod.metadata.uid)
 
 
 async def take_down(
@@ -90,7 +90,8 @@ async def take_down(
                 told(f"crib: {error}")  # without its keeper: what runs of it is stopped below
             await kept.forget(connection, pod)
             if not pod.pod_sandbox_id:
-                files.remove(Dirs(pod.pods_dir), pod.uid)  # a Job's record, or a pod without a sandbox
+                # a Job's record, or a pod that never had a sandbox
+                await pod_volumes.detach(connection, Dirs(pod.pods_dir), pod.uid)
     for sandbox in await lookup.pods(connection):
         if label in (f"{sandbox.metadata.namespace}/{sandbox.metadata.name}", job_of(sandbox)):
             there = True
