@@ -46,7 +46,7 @@ class ShimInfra:
         self._exits = exits
         self._watched: dict[SandboxId, asyncio.Task[None]] = {}
         self._cleared: set[SandboxId] = set()
-        """Pods whose shim has gone: what it has left of the pod's own container is taken away by who watched."""
+        """Pods whose shim has gone: who watched it takes away what it has left of the pod's own container."""
 
     async def start(self, sandbox: SandboxId, inputs: InfraInputs) -> ProcessIdentity:
         what, shims = f"the container of sandbox {sandbox} itself", self._tools.shims
