@@ -106,7 +106,9 @@ async def test_with_its_shim_a_pod_is_lost_and_its_containers_end(
         assert not await lab.handler.pods.alive(pod)
         await lab.handler.containers.delete(record)
         await lab.handler.pods.remove(pod)
-    assert "delete" in calls(mode), "the shim's program was not asked to clear up"
+    asked = [line for line in Path(f"{mode}.calls").read_text().splitlines() if line.startswith("delete")]
+    assert f"delete {pod.id}" in asked, "the shim's program was not asked to clear up"
+    assert len(set(asked)) == len(asked), "nor more than once"
 
 
 async def test_a_port_is_forwarded_to_the_pods_address_where_its_kernel_listens(
