@@ -85,4 +85,3 @@ class Copies:
             now = self._shelf.current(record.name)
             if now is not None:
                 await self._publishing.detach(now, use)
-
