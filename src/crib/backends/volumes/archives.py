@@ -36,6 +36,7 @@ MAX_BYTES = 1 << 46
 MAX_ENTRIES = 5_000_000
 COMPRESSED = ".zst"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_Files = list[NewFile]
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {0} import main; main(sys.argv[1:])"
 
 
@@ -54,7 +55,7 @@ class VolumeArchiver:
         AlreadyExists; InvalidRequest with the field `path` where it cannot be made; Exhausted at a full disk.
         """
         subject = f"export of {directory} to {archive}"
-        begun: list[NewFile] = []
+        begun: _Files = []
         close = partial(_close_files, begun)
         with trying(subject):
             try:
@@ -121,12 +122,12 @@ class VolumeArchiver:
         await foreign(job, lambda: copy_content(source, target, _size(source), budget))
 
 
-def _begin(path: str, begun: list[NewFile]) -> None:
+def _begin(path: str, begun: _Files) -> None:
     begun.append(NewFile(path, AlreadyExists))
     begun[0].make_partial()
 
 
-def _close_files(begun: list[NewFile]) -> None:
+def _close_files(begun: _Files) -> None:
     while begun:
         begun.pop().close()
 
