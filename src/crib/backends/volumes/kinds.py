@@ -28,8 +28,6 @@ class VolumeOpening:
     layers: SharedLayers
     min_free: int = 0
     """Bytes of the data directory's disk that copies leave free."""
-    max_ratio: int = 200
-    """`images.max_ratio`, which holds for imported archives as well."""
 
 
 def _open_csi(opening: VolumeOpening) -> VolumeKind:
@@ -68,6 +66,4 @@ class OpenKinds(Mapping[str, VolumeKind]):
 
 def open_volumes(opening: VolumeOpening) -> VolumePorts:
     """All kinds, and what they share."""
-    return VolumePorts(
-        OpenKinds(opening), VolumeArchiver(opening.min_free, opening.max_ratio), HostGround(opening.paths)
-    )
+    return VolumePorts(OpenKinds(opening), VolumeArchiver(opening.min_free), HostGround(opening.paths))
