@@ -143,19 +143,21 @@ class VolumePorts:
 
 
 class VolumeArchives(Protocol):
-    """Files of a volume to and from a tar archive."""
+    """Files of a volume to and from a tar archive, or a raw device to and from a plain image."""
 
     async def write(self, directory: str, archive: str) -> int:
         """Write all below `directory` to a new file; its size. AlreadyExists if something is there.
 
-        Owners, modes, times, links, devices, sparse parts and extended attributes are kept.
+        Owners, modes, times, links, sparse parts and extended attributes are kept; devices and sockets are
+        left out. Where `directory` is a device, the new file is an image of it.
         """
         ...
 
     async def read(self, archive: str, directory: str) -> int:
         """Fill an empty directory from a tar archive or from another directory; bytes of files written.
 
-        What is in it cannot lead out of `directory`. InvalidRequest for what is neither.
+        What is in it cannot lead out of `directory`, and makes no device. InvalidRequest for what is neither.
+        Where `directory` is a device, the archive is an image.
         """
         ...
 
