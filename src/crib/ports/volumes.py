@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from crib.model.driver_status import DriverFigures, DriverStatus
 from crib.model.facts import Readiness
 from crib.model.finding import Finding
 from crib.model.volumes import (
@@ -140,6 +141,7 @@ class VolumePorts:
     kinds: Mapping[str, VolumeKind]
     archives: VolumeArchives
     ground: VolumeGround
+    drivers: VolumeDrivers
 
 
 class VolumeArchives(Protocol):
@@ -190,4 +192,17 @@ class VolumeGround(Protocol):
 
     async def gone(self, directories: Collection[str]) -> Collection[str]:
         """Those of these absolute paths that are certainly not there; no answer does not mean gone."""
+        ...
+
+
+class VolumeDrivers(Protocol):
+    """The drivers that volumes of kind `csi` are made and mounted by."""
+
+    @property
+    def figures(self) -> DriverFigures:
+        """What they were asked."""
+        ...
+
+    async def statuses(self) -> Sequence[DriverStatus]:
+        """Each driver of the settings, asked now, by name. One that does not answer is told as not ready."""
         ...

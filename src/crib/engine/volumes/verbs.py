@@ -69,6 +69,8 @@ class NodeVolumes:
         self._upkeep = VolumeUpkeep(*parts)
         self.check = self._upkeep.check
         self.usage = self._changes.usage
+        self.drivers = core.ports.volumes.drivers.statuses
+        self.driver_figures = core.ports.volumes.drivers.figures
 
     async def _image(self, name: str) -> ImageRecord:
         image = self._catalogue.find(name)
