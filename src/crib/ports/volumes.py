@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from crib.model.driver_status import DriverFigures, DriverStatus
 from crib.model.facts import Readiness
 from crib.model.finding import Finding
 from crib.model.volumes import (
     AccessMode,
     SnapshotRecord,
+    VolumeId,
     VolumeRecord,
     VolumeSpec,
     VolumeUsage,
@@ -139,6 +141,7 @@ class VolumePorts:
     kinds: Mapping[str, VolumeKind]
     archives: VolumeArchives
     ground: VolumeGround
+    drivers: VolumeDrivers
 
 
 class VolumeArchives(Protocol):
@@ -179,10 +182,27 @@ class VolumeGround(Protocol):
         """All that is there. Whoever asks looks at the records afterwards: a row exists before its work."""
         ...
 
+    async def tidy(self, volume: VolumeId) -> None:
+        """Remove directories of this boot that a volume has no more use for: those that are empty."""
+        ...
+
     async def clear(self, leftover: Leftover) -> None:
         """Unmount what is there of this boot, and remove it. What lasts is never removed by this."""
         ...
 
     async def gone(self, directories: Collection[str]) -> Collection[str]:
         """Those of these absolute paths that are certainly not there; no answer does not mean gone."""
+        ...
+
+
+class VolumeDrivers(Protocol):
+    """The drivers that volumes of kind `csi` are made and mounted by."""
+
+    @property
+    def figures(self) -> DriverFigures:
+        """What they were asked."""
+        ...
+
+    async def statuses(self) -> Sequence[DriverStatus]:
+        """Each driver of the settings, asked now, by name. One that does not answer is told as not ready."""
         ...

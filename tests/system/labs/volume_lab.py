@@ -71,7 +71,9 @@ class VolumeLab:
             2,
         )
         made = await self.kind.snapshot(record, kept)
-        return replace(kept, state=SnapshotState.READY, size=made.size, usable=made.usable)
+        return replace(
+            kept, state=SnapshotState.READY, handle=made.handle, size=made.size, usable=made.usable
+        )
 
     def of(self, record: VolumeRecord) -> VolumePaths:
         return VolumePaths(self.paths, record.id)
