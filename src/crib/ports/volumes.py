@@ -12,6 +12,7 @@ from crib.model.finding import Finding
 from crib.model.volumes import (
     AccessMode,
     SnapshotRecord,
+    VolumeId,
     VolumeRecord,
     VolumeSpec,
     VolumeUsage,
@@ -179,6 +180,10 @@ class VolumeGround(Protocol):
 
     async def leftovers(self) -> Sequence[Leftover]:
         """All that is there. Whoever asks looks at the records afterwards: a row exists before its work."""
+        ...
+
+    async def tidy(self, volume: VolumeId) -> None:
+        """Remove directories of this boot that a volume has no more use for: those that are empty."""
         ...
 
     async def clear(self, leftover: Leftover) -> None:

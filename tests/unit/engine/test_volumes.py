@@ -462,6 +462,7 @@ async def test_an_image_that_is_not_here_is_not_found(world: World) -> None:
 
 
 async def test_a_pod_without_volumes_has_nothing_to_do_with_any(world: World) -> None:
+    world.volumes.ground.failpoints.calls.clear()  # of the start
     sandbox = await world.pod()
     await world.running(sandbox)
     await world.node.sandboxes.stop(sandbox)
