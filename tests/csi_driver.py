@@ -52,10 +52,11 @@ _CREATED_SIZE = 1 << 20
 class Fault:
     """What goes wrong with the next `times` calls of one name.
 
-    hang: no answer, nothing done. slow: no answer until `release` is set, then all is done. deaf: done,
-    and answered with `code`. refuse: nothing done, and answered with `code`. kill-before, kill-after: the
-    program ends without and with the work. garbage: the answer is no message. wrong: the answer is changed by
-    `wrong`. twice: mounts once more at each call. idle: answers, and does nothing.
+    hang: no answer and nothing done, until the caller has gone. slow: no answer until `release` is set, then
+    all is done. deaf: done, and answered with `code`. refuse: nothing done, and answered with `code`.
+    kill-before, kill-after: the program ends without and with the work. garbage: the answer is no message.
+    wrong: the answer is changed by `wrong`. twice: mounts once more at each call. idle: answers, and does
+    nothing.
     """
 
     call: str
@@ -156,6 +157,7 @@ class TestDriver:
         self.wrong: Callable[[Any], None] = lambda answer: None
         self.requests: list[tuple[str, Any]] = []
         self._busy: set[str] = set()
+        self._working: set[asyncio.Task[bytes]] = set()
         self._not_yet = options.ready_after
 
     # -- how a call is taken
@@ -171,14 +173,28 @@ class TestDriver:
         fault = self._fault(name)
         if subject in self._busy and "Get" not in name and name != "Probe":
             await context.abort(grpc.StatusCode.ABORTED, f"an operation for {subject} is pending")
+        if fault and fault.kind == "hang":
+            await asyncio.Event().wait()
         self._busy.add(subject)
+        working = asyncio.get_running_loop().create_task(self._work(subject, name, request, fault))
+        self._working.add(working)
         try:
-            return await self._answer(name, request, fault)
+            return await asyncio.shield(working)  # a driver goes on when its caller has gone
         except Refused as error:
             await context.abort(error.code, str(error))
             raise
+
+    async def _work(self, subject: str, name: str, request: Any, fault: Fault | None) -> bytes:
+        try:
+            return await self._answer(name, request, fault)
         finally:
             self._busy.discard(subject)
+
+    async def end(self) -> None:
+        """Ends what hangs."""
+        for one in self._working:
+            one.cancel()
+        await asyncio.gather(*self._working, return_exceptions=True)
 
     def _fault(self, name: str) -> Fault | None:
         for fault in self.options.faults:
@@ -190,14 +206,12 @@ class TestDriver:
 
     async def _answer(self, name: str, request: Any, fault: Fault | None) -> bytes:
         what = fault.kind if fault else ""
-        if what == "hang":
-            await asyncio.Event().wait()
         if what == "slow":
             await self.release.wait()
         if what == "refuse":
             raise Refused(fault.code, fault.text)  # type: ignore[union-attr]
         if what == "kill-before":
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._die(name)
         work = getattr(self, _snake(name))
         answer = getattr(pb, f"{name}Response")() if what == "idle" else work(request)
         if what == "twice":
@@ -205,13 +219,20 @@ class TestDriver:
             self._mount_again(request)
         self.books.save()
         if what == "kill-after":
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._die(name)
         if what == "deaf":
             raise Refused(fault.code, fault.text)  # type: ignore[union-attr]
         if what == "wrong":
             self.wrong(answer)
         body: bytes = answer.SerializeToString()
         return b"\xff\xff\xff" if what == "garbage" else body
+
+    def _die(self, name: str) -> None:
+        """Once for each call, over all processes."""
+        once = self.books.root / f"died-in-{name}"
+        if not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _mount_again(self, request: Any) -> None:
         target = getattr(request, "target_path", "") or request.staging_target_path
@@ -496,9 +517,11 @@ class TestDriver:
         known = {*volume["published"], *volume["staged"]}
         self._must(request.volume_path in known, "NodeGetVolumeStats of a path where it is not")
         usage = pb.VolumeUsage
+        files = (self.books.root / "data" / request.volume_id).iterdir()
+        used = sum(file.stat().st_size for file in files)
         return pb.NodeGetVolumeStatsResponse(
             usage=[
-                usage(unit="BYTES", total=volume["size"], used=1000, available=volume["size"] - 1000),
+                usage(unit="BYTES", total=volume["size"], used=used, available=volume["size"] - used),
                 usage(unit="INODES", total=100, used=3, available=97),
             ],
             volume_condition=pb.VolumeCondition(abnormal=False, message="well"),
@@ -546,6 +569,7 @@ async def serving(driver: TestDriver, socket: str) -> AsyncIterator[TestDriver]:
         yield driver
     finally:
         await server.stop(0)
+        await driver.end()
 
 
 def as_json(options: Options) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crib.backends.volumes.csi.volumes import CsiVolumes
+from crib.model.driver_status import DriverFigures
 from crib.model.paths import Paths
 from crib.model.volume_settings import VolumeDriver
 from crib.model.volumes import (
@@ -51,7 +52,7 @@ class CsiLab:
 
     def begin(self) -> CsiVolumes:
         """As the next daemon does."""
-        return CsiVolumes(self.paths, self.drivers)
+        return CsiVolumes(self.paths, self.drivers, DriverFigures())
 
     def drivers(self) -> Mapping[str, VolumeDriver]:
         return {NAME: VolumeDriver(self.socket, self.timeout, self.pod_info)}

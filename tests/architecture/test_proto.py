@@ -274,6 +274,7 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/ListVolumeSnapshots": "stream",
         "/crib.v1.Node/PruneVolumes": "stream",
         "/crib.v1.Node/CheckVolumes": "stream",
+        "/crib.v1.Node/ListVolumeDrivers": "unary",
     }
 
 

@@ -13,14 +13,18 @@ from pathlib import Path
 import pytest
 
 from crib.backends.volumes.block import BlockVolumes
+from crib.backends.volumes.csi.volumes import CsiVolumes
 from crib.backends.volumes.local import LocalVolumes
 from crib.backends.volumes.tmpfs import TmpfsVolumes
 from crib.host import mounts
 from crib.host.mount_table import mounts_below
+from crib.model.driver_status import DriverFigures
 from crib.model.errors import CribError, InvalidRequest
 from crib.model.paths import Paths
+from crib.model.volume_settings import VolumeDriver
 from crib.model.volumes import VolumeRecord, VolumeSpec
 from crib.ports.volumes import VolumeKind
+from tests.csi_driver import NAME, Options, TestDriver, serving
 from tests.disks import can_grow_ext4
 from tests.fakes.volumes import FakeVolumes
 from tests.system.labs.volume_lab import VolumeLab, use_by
@@ -28,11 +32,20 @@ from tests.system.labs.volume_lab import VolumeLab, use_by
 pytestmark = pytest.mark.root
 
 SIZE = 16 << 20
+
+
+def csi_volumes(paths: Paths) -> VolumeKind:
+    """Of a driver that listens beside the data directory."""
+    drivers = {NAME: VolumeDriver(f"{os.path.dirname(paths.data)}/csi.sock")}
+    return CsiVolumes(paths, lambda: drivers, DriverFigures())
+
+
 KINDS: dict[str, tuple[Callable[[Paths], VolumeKind], VolumeSpec]] = {
     "fake": (lambda paths: FakeVolumes(), VolumeSpec("local", capacity=SIZE)),
     "local": (LocalVolumes, VolumeSpec("local", capacity=SIZE)),
     "tmpfs": (TmpfsVolumes, VolumeSpec("tmpfs", capacity=SIZE)),
     "block": (BlockVolumes, VolumeSpec("block", capacity=SIZE)),
+    "csi": (csi_volumes, VolumeSpec("csi", driver=NAME, capacity=SIZE)),
 }
 
 
@@ -79,8 +92,11 @@ async def lab(request: pytest.FixtureRequest, private_root: Path) -> AsyncIterat
     mounts.make_private_root(paths.volume_mounts)
     lab = KindLab(open_kind(paths), paths)
     lab.spec = spec
-    yield lab
+    driver = TestDriver(private_root / "driver", Options())
+    async with serving(driver, str(private_root / "csi.sock")):
+        yield lab
     lab.close()
+    assert driver.books.breaches() == []
 
 
 async def test_it_is_ready(lab: KindLab) -> None:
@@ -221,6 +237,8 @@ async def test_a_check_of_what_is_well_finds_nothing(lab: KindLab) -> None:
 
 
 async def test_a_parameter_that_it_does_not_know_is_refused_by_its_name(lab: KindLab) -> None:
+    if lab.spec.driver:
+        pytest.skip("only its driver knows them")
     with pytest.raises(InvalidRequest) as refused:
         await lab.kind.check_spec(replace(lab.spec, parameters={"wrong": "1"}))
     assert refused.value.field == "parameters.wrong"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from crib.model.driver_status import DriverFigures, DriverStatus
 from crib.model.errors import AlreadyExists, InvalidRequest, WrongState
 from crib.model.facts import Readiness
 from crib.model.finding import Finding
 from crib.model.volumes import (
     SnapshotRecord,
     StageState,
+    VolumeId,
     VolumeRecord,
     VolumeSpec,
     VolumeUsage,
@@ -166,6 +168,9 @@ class FakeGround:
         await self.failpoints.reach("leftovers")
         return tuple(self.left)
 
+    async def tidy(self, volume: VolumeId) -> None:
+        await self.failpoints.reach("tidy", volume)
+
     async def clear(self, leftover: Leftover) -> None:
         await self.failpoints.reach("clear", leftover.path)
         self.left.remove(leftover)
@@ -175,6 +180,17 @@ class FakeGround:
         return self.missing.intersection(directories)
 
 
+class FakeDrivers:
+    """`known` may be set."""
+
+    def __init__(self) -> None:
+        self.figures = DriverFigures()
+        self.known: list[DriverStatus] = []
+
+    async def statuses(self) -> Sequence[DriverStatus]:
+        return tuple(self.known)
+
+
 class FakeVolumePorts:
     """All of it; `kind` is what the kinds `local` and `csi` are."""
 
@@ -182,7 +198,8 @@ class FakeVolumePorts:
         self.kind = FakeVolumes()
         self.archives = FakeArchives()
         self.ground = FakeGround()
+        self.drivers = FakeDrivers()
 
     def ports(self) -> VolumePorts:
         kinds = dict.fromkeys(("local", "tmpfs", "image", "block", "csi"), self.kind)
-        return VolumePorts(kinds, self.archives, self.ground)
+        return VolumePorts(kinds, self.archives, self.ground, self.drivers)

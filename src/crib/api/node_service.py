@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
 from crib.api.config_calls import ConfigCalls
+from crib.api.driver_calls import DriverCalls
 from crib.api.errors import status_of
 from crib.api.insight_calls import InsightCalls
 from crib.api.kept_calls import KeptCalls
@@ -76,6 +77,7 @@ class NodeService:
             **KeptCalls(self._node).calls(),
             **PluginCalls(self._node).calls(),
             **VolumeCalls(self._node).calls(),
+            **DriverCalls(self._node).calls(),
             **self._streams.own_calls(),
         }
 

@@ -19,6 +19,7 @@ from crib.stubs.node.v1.node_pb2 import (
     ImportVolumeResponse,
     InspectVolumeRequest,
     InspectVolumeResponse,
+    ListVolumeDriversRequest,
     ListVolumeSnapshotsRequest,
     ListVolumesRequest,
     PrunedVolume,
@@ -31,6 +32,7 @@ from crib.stubs.node.v1.node_pb2 import (
     SnapshotVolumeRequest,
     UnpublishVolumesRequest,
     Volume,
+    VolumeDriver,
     VolumeSnapshot,
     VolumeSpec,
     VolumeUsage,
@@ -163,3 +165,9 @@ def check(
     """What is wrong with these volumes, or with all; `repair` repairs what it can."""
     request = CheckVolumesRequest(volumes=volumes, repair=repair)
     return connection.stream(connection.node.CheckVolumes, request, COPY_TIMEOUT)
+
+
+async def drivers(connection: Connection) -> Sequence[VolumeDriver]:
+    """Storage drivers (CSI) of the daemon's configuration, each asked now; not ready ones say why."""
+    request = ListVolumeDriversRequest()
+    return (await connection.call(connection.node.ListVolumeDrivers, request)).drivers

@@ -18,7 +18,7 @@ record the result and report it. Begin with `sandboxes/run.py`: the other verbs 
 * `images`, `networks`, `streams`, `stats` with `cpu_rates`, `metrics`, `disk`, `status`, `explain`: the other
   nouns, and the questions.
 * `recovery` after a start, `retries` of what could not be taken away, `abandon` for what hangs, `checks`
-  and `wipe` for whoever repairs a node.
+  with `mending` and `wipe` for whoever repairs a node.
 
 This room knows no program, no SQL, no protobuf and no socket.
 """

@@ -27,6 +27,11 @@ class DriverStatus:
     node_id: str = ""
     most_volumes: int = 0
     """That it can attach to this node; 0: it does not say."""
+    calls: int = 0
+    failures: int = 0
+    """Calls that it answered with an error, or did not answer."""
+    seconds: float = 0.0
+    """That all calls took together."""
 
 
 class DriverFigures:
@@ -39,3 +44,10 @@ class DriverFigures:
         """By driver and call; each repeated call counts."""
         self.answers = Tally(MOST_ANSWERS)
         """By driver, call and code."""
+
+    def of(self, driver: str) -> tuple[int, int, float]:
+        """Calls of one driver, failures among them, and the seconds that all took."""
+        durations = [one for (name, _), one in self.calls.durations.series.items() if name == driver]
+        failures = sum(count for (name, _), count in self.calls.failures.counts.items() if name == driver)
+        calls = sum(sum(one.buckets) for one in durations)
+        return calls, int(failures), sum(one.seconds for one in durations)

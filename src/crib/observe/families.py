@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from crib.engine.admission import Load
 from crib.model.tallies import Durations, Tally
+from crib.observe.driver_families import DRIVER_FAMILIES
 from crib.observe.plugin_families import PLUGIN_FAMILIES
 from crib.observe.reading import DaemonMetric, Seen, Series, Sources, Taken, Values
 
@@ -338,6 +339,7 @@ FAMILIES: tuple[DaemonMetric, ...] = (
         lambda seen: _one(seen.sources.log.bytes),
     ),
     *PLUGIN_FAMILIES,
+    *DRIVER_FAMILIES,
 )
 
 

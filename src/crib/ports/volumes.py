@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from crib.model.driver_status import DriverFigures, DriverStatus
 from crib.model.facts import Readiness
 from crib.model.finding import Finding
 from crib.model.volumes import (
     AccessMode,
     SnapshotRecord,
+    VolumeId,
     VolumeRecord,
     VolumeSpec,
     VolumeUsage,
@@ -139,22 +141,25 @@ class VolumePorts:
     kinds: Mapping[str, VolumeKind]
     archives: VolumeArchives
     ground: VolumeGround
+    drivers: VolumeDrivers
 
 
 class VolumeArchives(Protocol):
-    """Files of a volume to and from a tar archive."""
+    """Files of a volume to and from a tar archive, or a raw device to and from a plain image."""
 
     async def write(self, directory: str, archive: str) -> int:
         """Write all below `directory` to a new file; its size. AlreadyExists if something is there.
 
-        Owners, modes, times, links, devices, sparse parts and extended attributes are kept.
+        Owners, modes, times, links, sparse parts and extended attributes are kept; devices and sockets are
+        left out. Where `directory` is a device, the new file is an image of it.
         """
         ...
 
     async def read(self, archive: str, directory: str) -> int:
         """Fill an empty directory from a tar archive or from another directory; bytes of files written.
 
-        What is in it cannot lead out of `directory`. InvalidRequest for what is neither.
+        What is in it cannot lead out of `directory`, and makes no device. InvalidRequest for what is neither.
+        Where `directory` is a device, the archive is an image.
         """
         ...
 
@@ -177,10 +182,27 @@ class VolumeGround(Protocol):
         """All that is there. Whoever asks looks at the records afterwards: a row exists before its work."""
         ...
 
+    async def tidy(self, volume: VolumeId) -> None:
+        """Remove directories of this boot that a volume has no more use for: those that are empty."""
+        ...
+
     async def clear(self, leftover: Leftover) -> None:
         """Unmount what is there of this boot, and remove it. What lasts is never removed by this."""
         ...
 
     async def gone(self, directories: Collection[str]) -> Collection[str]:
         """Those of these absolute paths that are certainly not there; no answer does not mean gone."""
+        ...
+
+
+class VolumeDrivers(Protocol):
+    """The drivers that volumes of kind `csi` are made and mounted by."""
+
+    @property
+    def figures(self) -> DriverFigures:
+        """What they were asked."""
+        ...
+
+    async def statuses(self) -> Sequence[DriverStatus]:
+        """Each driver of the settings, asked now, by name. One that does not answer is told as not ready."""
         ...

@@ -228,6 +228,12 @@ async def a_node_plugin(lab: Lab) -> None:
         tally.add((name,))
 
 
+async def a_storage_driver(lab: Lab) -> None:
+    figures = lab.world.volumes.drivers.figures
+    figures.calls.add(("nfs.csi.k8s.io", "NodePublishVolume"), 0.1, failed=False)
+    figures.answers.add(("nfs.csi.k8s.io", "NodePublishVolume", "OK"))
+
+
 WHAT_MOVES: dict[str, Callable[[Lab], Awaitable[None]]] = {
     "crib_ready": readiness,
     "crib_faults": a_fault,
@@ -281,6 +287,8 @@ WHAT_MOVES: dict[str, Callable[[Lab], Awaitable[None]]] = {
     "crib_nri_plugins_dropped_total": a_node_plugin,
     "crib_nri_container_updates_total": a_node_plugin,
     "crib_nri_evictions_total": a_node_plugin,
+    "crib_csi_call_duration_seconds": a_storage_driver,
+    "crib_csi_calls_total": a_storage_driver,
 }
 CONSTANT = {"crib_build_info", "crib_verb_places"}
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from crib.backends.environment import SharedLayers
 from crib.backends.volumes.archives import VolumeArchiver
 from crib.backends.volumes.block import BlockVolumes
 from crib.backends.volumes.ground import HostGround
+from crib.backends.volumes.image import ImageVolumes
 from crib.backends.volumes.local import LocalVolumes
 from crib.backends.volumes.tmpfs import TmpfsVolumes
+from crib.model.driver_status import DriverFigures, DriverStatus
 from crib.model.paths import Paths
 from crib.model.volume_settings import VolumeSettings
-from crib.model.volumes import BLOCK, CSI, LOCAL, TMPFS
+from crib.model.volumes import BLOCK, CSI, IMAGE, LOCAL, TMPFS
 from crib.ports.volumes import VolumeKind, VolumePorts
+
+if TYPE_CHECKING:
+    from crib.backends.volumes.csi.volumes import CsiVolumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +35,20 @@ class VolumeOpening:
     """Bytes of the data directory's disk that copies leave free."""
     max_ratio: int = 200
     """`images.max_ratio`, which holds for imported archives as well."""
+    figures: DriverFigures = field(default_factory=DriverFigures)
+    """Of calls of drivers."""
 
 
-def _open_csi(opening: VolumeOpening) -> VolumeKind:
+def _open_csi(opening: VolumeOpening) -> CsiVolumes:
     from crib.backends.volumes.csi.volumes import CsiVolumes  # the messages of drivers take 2 MiB
 
-    return CsiVolumes(opening.paths, lambda: opening.settings().drivers)
+    return CsiVolumes(opening.paths, lambda: opening.settings().drivers, opening.figures)
 
 
 KINDS: Mapping[str, Callable[[VolumeOpening], VolumeKind]] = {
     LOCAL: lambda opening: LocalVolumes(opening.paths, opening.min_free),
     TMPFS: lambda opening: TmpfsVolumes(opening.paths),
+    IMAGE: lambda opening: ImageVolumes(opening.paths, opening.layers),
     BLOCK: lambda opening: BlockVolumes(opening.paths, opening.min_free),
     CSI: _open_csi,
 }
@@ -64,8 +73,22 @@ class OpenKinds(Mapping[str, VolumeKind]):
         return len(KINDS)
 
 
+class OpenDrivers:
+    """What is known of drivers; without any, the kind of theirs is not opened."""
+
+    def __init__(self, opening: VolumeOpening) -> None:
+        self._opening = opening
+        self.figures = opening.figures
+
+    async def statuses(self) -> Sequence[DriverStatus]:
+        return await _open_csi(self._opening).drivers() if self._opening.settings().drivers else ()
+
+
 def open_volumes(opening: VolumeOpening) -> VolumePorts:
     """All kinds, and what they share."""
     return VolumePorts(
-        OpenKinds(opening), VolumeArchiver(opening.min_free, opening.max_ratio), HostGround(opening.paths)
+        kinds=OpenKinds(opening),
+        archives=VolumeArchiver(opening.min_free, opening.max_ratio),
+        ground=HostGround(opening.paths),
+        drivers=OpenDrivers(opening),
     )

@@ -28,18 +28,19 @@ class Copies:
         self._archives: VolumeArchives = shelf.core.ports.volumes.archives
 
     async def export(self, text: str, path: str) -> int:
-        """Write its files to a new archive; the archive's size. NotFound, AlreadyExists; WrongState for a raw
-        device, and where no other may use the volume now.
+        """Write its files to a new archive, or a raw device to a plain image; the size of that. NotFound;
+        WrongState where no other may use the volume now.
         """
         name = self._shelf.volume(text).name
         async with self._shelf.lock(name):
             record = self._shelf.volume(str(name))
-            _refuse_device(record)
             async with self._used(record, read_only=True) as directory:
                 return await self._copied(record, "export", self._archives.write(directory, path))
 
     async def load(self, order: VolumeOrder, path: str) -> tuple[Created, int]:
-        """Make a volume, and fill it from an archive or a directory; bytes of files. AlreadyExists.
+        """Make a volume, and fill it from an archive or a directory, or a raw device from a plain image.
+
+        Answers with the volume and the bytes that were written. AlreadyExists.
 
         When that fails there is no volume.
         """
@@ -49,7 +50,6 @@ class Copies:
             if not made.is_new:
                 raise AlreadyExists(f"volume {name} is there already")
             try:
-                _refuse_device(made.record)
                 async with self._used(made.record, read_only=False) as directory:
                     work = self._archives.read(path, directory)
                     size = await self._copied(made.record, "import", work)
@@ -85,8 +85,3 @@ class Copies:
             now = self._shelf.current(record.name)
             if now is not None:
                 await self._publishing.detach(now, use)
-
-
-def _refuse_device(record: VolumeRecord) -> None:
-    if record.spec.block:
-        raise WrongState(f"volume {record.name} is a raw device: it has no files")

@@ -7,7 +7,7 @@ import base64
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,25 +30,11 @@ from crib.model.errors import (
 )
 from crib.tasks.groups import Beside
 from tests.csi_driver import NAME, serving
-from tests.csi_lab import CsiLab, VolumeLife, volume_use
+from tests.csi_lab import CsiLab
 from tests.fakes.world import bounded
+from tests.unit.backends.csi.steps import STEPS, USE, step, up_to
 
 pytestmark = pytest.mark.root
-
-USE = volume_use()
-UP: list[tuple[str, Callable[[VolumeLife], Awaitable[Any]]]] = [
-    ("CreateVolume", lambda life: life.create()),
-    ("ControllerPublishVolume", lambda life: life.stage()),
-    ("NodeStageVolume", lambda life: life.stage()),
-    ("NodePublishVolume", lambda life: life.publish(USE)),
-]
-DOWN: list[tuple[str, Callable[[VolumeLife], Awaitable[Any]]]] = [
-    ("NodeUnpublishVolume", lambda life: life.unpublish(USE)),
-    ("NodeUnstageVolume", lambda life: life.unstage()),
-    ("ControllerUnpublishVolume", lambda life: life.unstage()),
-    ("DeleteVolume", lambda life: life.delete()),
-]
-STEPS = [call for call, _ in (*UP, *DOWN)]
 
 
 @pytest.fixture(autouse=True)
@@ -56,22 +42,6 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between repeated calls; how long a driver may be away is what a test says."""
     monkeypatch.setattr(driver, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(driver, "LONGEST_PAUSE", 0.01)
-
-
-async def up_to(life: VolumeLife, call: str) -> None:
-    """All steps before this call."""
-    for name, step in (*UP, *DOWN):
-        if name == call or (name, call) in {
-            ("ControllerPublishVolume", "NodeStageVolume"),
-            ("NodeUnstageVolume", "ControllerUnpublishVolume"),
-        }:
-            return
-        if name not in {"NodeStageVolume", "ControllerUnpublishVolume"}:
-            await step(life)
-
-
-def step(call: str) -> Callable[[VolumeLife], Awaitable[Any]]:
-    return dict((*UP, *DOWN))[call]
 
 
 def nothing_left(lab: CsiLab) -> None:
@@ -115,7 +85,7 @@ async def test_any_other_status_ends_the_work_and_names_driver_call_and_volume(
     lab.fault(call, "refuse", code=code, text="no disk is free")
     with pytest.raises(kind) as caught:
         await step(call)(life)
-    about = f"volume default/db ({life.record.id})"
+    about = life.record.handle or f"crib-{life.record.id}"
     assert str(caught.value) == f"driver {NAME}: {call} of {about}: no disk is free ({code})"
     assert lab.calls.count(call) == 1
     await life.tear_down()
@@ -131,7 +101,7 @@ async def test_a_driver_that_hangs_holds_up_its_volume_only(lab: CsiLab, call: s
     lab.timeout = 2.0 if is_second else 0.5  # the call before it must have its answer by then
     lab.fault(call, "hang")
     async with bounded(), Beside() as beside:
-        hung = beside.start("hung", step(call)(life))  # type: ignore[arg-type]  # a coroutine
+        hung = beside.start("hung", step(call)(life))
         reached = beside.start("reached", lab.driver.reached.wait())
         await asyncio.wait({hung, reached}, return_when=asyncio.FIRST_COMPLETED)
         lab.timeout = 30.0
@@ -139,7 +109,7 @@ async def test_a_driver_that_hangs_holds_up_its_volume_only(lab: CsiLab, call: s
         await other.stage()
         await other.publish(USE)
         await other.tear_down()
-        with pytest.raises(Unavailable, match=rf"{call} of volume .*: no answer within (2|0\.5) s"):
+        with pytest.raises(Unavailable, match=rf"{call} of .*: no answer within (2|0\.5) s"):
             await hung
     await life.tear_down()
     nothing_left(lab)
@@ -150,7 +120,7 @@ async def test_an_answer_that_is_none_is_told_and_what_was_done_is_undone(lab: C
     life = lab.life()
     await up_to(life, call)
     lab.fault(call, "garbage")
-    with pytest.raises(Broken, match=f"{call} of volume .*: its answer is no "):
+    with pytest.raises(Broken, match=f"{call} of .*: its answer is no "):
         await step(call)(life)
     await life.tear_down()
     nothing_left(lab)
@@ -309,7 +279,7 @@ async def test_a_driver_that_says_it_unmounted_and_did_not_is_not_believed(lab: 
     await up_to(life, call)
     (lab.root / "driver" / "data" / life.record.handle / "row").write_text("kept")
     lab.fault(call, "idle", times=100)
-    with pytest.raises(Broken, match=f"{call} of volume .*: something is still mounted at"):
+    with pytest.raises(Broken, match=f"{call} of .*: something is still mounted at"):
         await step(call)(life)
     lab.options.faults.clear()
     assert (lab.root / "driver" / "data" / life.record.handle / "row").read_text() == "kept"
@@ -380,7 +350,7 @@ async def test_a_driver_that_stays_away_is_told_by_its_socket(
 ) -> None:
     monkeypatch.setattr(driver, "ABSENT_SECONDS", 0.05)
     lab = CsiLab(private_root)
-    with pytest.raises(Unavailable, match=r"GetPluginInfo of volume .*csi\.sock.*UNAVAILABLE"):
+    with pytest.raises(Unavailable, match=r"GetPluginInfo of .*csi\.sock.*UNAVAILABLE"):
         await lab.life().create()
     readiness = await lab.kind.readiness(NAME)
     assert (readiness.ready, readiness.reason) == (False, "DriverNotReady")

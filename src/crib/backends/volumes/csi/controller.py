@@ -23,7 +23,7 @@ from crib.backends.volumes.csi.channel import BAD_ANSWER, DriverCall, DriverFail
 from crib.backends.volumes.csi.driver import FIRST_PAUSE, LEAST_SECONDS, LONGEST_PAUSE, OPEN, Driver
 from crib.backends.volumes.csi.driver_facts import MAX_MAP, MAX_TEXT, DriverFacts
 from crib.backends.volumes.csi.errands import Errand
-from crib.backends.volumes.csi.notes import CREATION, DriverNotes
+from crib.backends.volumes.csi.notes import ATTACHMENT, CREATION, DriverNotes
 from crib.backends.volumes.csi.requests import (
     capability,
     context_of,
@@ -46,6 +46,10 @@ _MAY_BE_THERE = OPEN | {BAD_ANSWER, "ALREADY_EXISTS", "PERMISSION_DENIED", "UNAU
 Of all others nothing is there (as Kubernetes' provisioner has it)."""
 
 
+COPY_SECONDS = 24 * 3600.0
+"""For a volume that begins as a snapshot: its driver may copy all of it. The verbs end that earlier."""
+
+
 class ControllerHalf:
     """What one driver's controller does for a volume or snapshot, by an errand."""
 
@@ -65,8 +69,8 @@ class ControllerHalf:
             request = creation(record, snapshot, facts)
             await notes.write(CREATION, request)
         request.secrets.update(self._errand.secrets)
-        answer = await self._driver.ask(CREATE_VOLUME, request, self._errand)
-        made = answer.volume
+        begun = self._errand if snapshot is None else self._errand.longer(COPY_SECONDS)
+        made = (await self._driver.ask(CREATE_VOLUME, request, begun)).volume
         if problem := _wrong_volume(request, made, facts):
             raise self._driver.bad(CREATE_VOLUME, problem, self._errand)
         return Made(made.volume_id, dict(made.volume_context), made.capacity_bytes)
@@ -112,8 +116,13 @@ class ControllerHalf:
             if failure.code != "NOT_FOUND":
                 raise self._driver.error(one, failure, self._errand) from None
 
-    async def attach(self, record: VolumeRecord, facts: DriverFacts) -> dict[str, str]:
-        """To this node; what the driver wants to be told when the volume is staged and published."""
+    async def attach(self, record: VolumeRecord, facts: DriverFacts, notes: DriverNotes) -> dict[str, str]:
+        """To this node; what the driver wants to be told when the volume is staged and published.
+
+        It outlives a boot, after which nothing is staged: so it is noted what undoes it.
+        """
+        undoing = pb.ControllerUnpublishVolumeRequest(volume_id=record.handle, node_id=facts.node_id)
+        await notes.write(ATTACHMENT, undoing)
         request = pb.ControllerPublishVolumeRequest(
             volume_id=record.handle,
             node_id=facts.node_id,
@@ -127,11 +136,13 @@ class ControllerHalf:
             raise self._driver.bad(CONTROLLER_PUBLISH, "its publish_context is too long", self._errand)
         return dict(answer.publish_context)
 
-    async def detach(self, handle: str, facts: DriverFacts) -> None:
-        request = pb.ControllerUnpublishVolumeRequest(
-            volume_id=handle, node_id=facts.node_id, secrets=self._errand.secrets
-        )
-        await self._driver.ask(CONTROLLER_UNPUBLISH, request, self._errand)
+    async def detach(self, notes: DriverNotes) -> None:
+        """If it is attached."""
+        request = await notes.read(ATTACHMENT, pb.ControllerUnpublishVolumeRequest)
+        if request is not None:
+            request.secrets.update(self._errand.secrets)
+            await self._driver.ask(CONTROLLER_UNPUBLISH, request, self._errand)
+            await notes.drop(ATTACHMENT)
 
     async def validate(self, record: VolumeRecord, handle: str, facts: DriverFacts) -> str:
         """Why the volume cannot be used as its record says; empty: it can. NotFound."""

@@ -122,7 +122,8 @@ class Driver:
         code = "CANCELLED"
         with self._figures.calls.timed(self.name, one.name):
             try:
-                answer = await channel.call(self.socket, one, request, errand.left)
+                limit = min(errand.left, errand.seconds)
+                answer = await channel.call(self.socket, one, request, limit)
                 code = "OK"
                 return answer
             except DriverFailed as failure:

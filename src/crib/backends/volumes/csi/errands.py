@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from crib.backends.failures import foreign, why
@@ -25,16 +25,20 @@ class Errand:
     """One piece of work."""
 
     about: str
-    """`volume default/db (ID)`; empty where it is about the driver."""
+    """What the driver calls the volume or snapshot; empty where it is about the driver."""
     seconds: float
-    """For all of its calls, repeated ones among them."""
+    """For one call."""
     until: float
-    """When they have passed, on the loop's clock."""
+    """The end of the last one, repeated ones among them, on the loop's clock."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def left(self) -> float:
         return self.until - asyncio.get_running_loop().time()
+
+    def longer(self, seconds: float) -> Errand:
+        """The same, where calls may be repeated for so long."""
+        return replace(self, until=asyncio.get_running_loop().time() + seconds)
 
     def hiding(self, text: str) -> str:
         """The text without any secret in it, also one that was quoted or encoded on its way."""
@@ -55,7 +59,7 @@ class Errand:
 async def errand(
     about: str, seconds: float, secrets: Mapping[str, str] | None = None, *, needed: bool = True
 ) -> Errand:
-    """Begin one. `secrets` has the files by key: read now, each time, for they may have changed.
+    """Begin one of so many seconds. `secrets` has the files by key: read now, for they may have changed.
 
     InvalidRequest where one cannot be read; Unavailable where its file system does not answer. Where they are
     not `needed`, but to be kept out of errors, that does not matter.

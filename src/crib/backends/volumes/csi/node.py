@@ -56,7 +56,8 @@ class NodeHalf:
             volume_context=context_of(self._record),
         )
         await self._driver.ask(NODE_STAGE, request, self._errand)
-        await self._grow(self._paths.stage, notes)
+        if not self._record.spec.block:
+            await self._grow(self._paths.stage, notes)
 
     async def unstage(self) -> None:
         path = self._paths.stage
@@ -89,7 +90,7 @@ class NodeHalf:
         if problem:
             hint = "" if spec.block else ": what a driver mounts must propagate to crib's mount namespace"
             raise self._driver.bad(NODE_PUBLISH, problem + hint, self._errand)
-        if not staged:
+        if spec.block or not staged:
             await self._grow(target, notes)
         return target
 
@@ -97,8 +98,6 @@ class NodeHalf:
         target = self._paths.published(use)
         request = pb.NodeUnpublishVolumeRequest(volume_id=self._handle, target_path=target)
         await self._given_back(NODE_UNPUBLISH, request, target)
-        with trying(what := f"removing the directory of {target}"):
-            await ours(Job(what), places.clear_room, target)
 
     async def usage(self, facts: DriverFacts) -> VolumeUsage:
         """Nothing where it is neither published nor staged: a driver looks at it where it is mounted."""
@@ -148,11 +147,13 @@ class NodeHalf:
         return answer.capacity_bytes
 
     def place(self, facts: DriverFacts) -> str:
-        """Where it is mounted; empty where it is not."""
+        """Where it is mounted, or is a device; empty where it is not. What is staged of a raw device is the
+        driver's own matter.
+        """
         if path := next((use.path for use in self._record.uses if use.path), ""):
             return path
         staged = self._record.stage is StageState.STAGED and facts.stages
-        return self._paths.stage if staged else ""
+        return self._paths.stage if staged and not self._record.spec.block else ""
 
     async def _given_back(self, one: DriverCall[Any], request: Message, path: str) -> None:
         """Ask until nothing is mounted at the path, and remove it. What is not there counts as done."""
@@ -169,3 +170,4 @@ class NodeHalf:
             problem = await ours(Job(what, path), places.clear, path)
         if problem:
             raise Broken(f"driver {self._driver.name}: {one.name} of {self._errand.about}: {problem}")
+        await ours(Job(what, path), places.clear_above, path, self._paths.passing)

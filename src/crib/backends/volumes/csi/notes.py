@@ -23,6 +23,8 @@ M = TypeVar("M", bound=Message)
 
 CREATION = "creation"
 """The request that the volume or snapshot was made by."""
+ATTACHMENT = "attachment"
+"""The request that detaches the volume from this node."""
 GROWTH = "growth"
 """The request that the node's part of an expansion is still to be made by."""
 

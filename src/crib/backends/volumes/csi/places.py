@@ -58,7 +58,9 @@ def clear(path: str) -> str:
     return ""
 
 
-def clear_room(target: str) -> None:
-    """Remove the directory around targets once it is empty."""
+def clear_above(path: str, top: str) -> None:
+    """Remove the directories above `path` up to `top`, as far as they are empty."""
     with contextlib.suppress(OSError):  # other uses are in it, or it is not there
-        os.rmdir(os.path.dirname(target))
+        while path != top:
+            path = os.path.dirname(path)
+            os.rmdir(path)

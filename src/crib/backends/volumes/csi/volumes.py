@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from crib.backends.failures import ours, trying
 from crib.backends.volumes.csi.controller import ControllerHalf
@@ -12,7 +13,7 @@ from crib.backends.volumes.csi.driver_facts import DriverFacts
 from crib.backends.volumes.csi.errands import Errand, errand
 from crib.backends.volumes.csi.node import NodeHalf
 from crib.backends.volumes.csi.notes import GROWTH, DriverNotes
-from crib.backends.volumes.csi.requests import handle_of
+from crib.backends.volumes.csi.requests import handle_of, snapshot_name, volume_name
 from crib.host.mount_table import is_mountpoint
 from crib.host.threads import Job
 from crib.model.driver_status import DriverFigures, DriverStatus
@@ -35,20 +36,20 @@ from crib.model.volumes import (
 from crib.ports.volumes import KindFacts, Made, MadeSnapshot
 from crib.tasks.groups import all_of
 
-MARGIN_SECONDS = 5.0
-"""Beyond a driver's own time, until the verbs end a call: it says itself which call had no answer."""
 _KEY = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 
 class CsiVolumes:
     """Volumes of all drivers of the settings."""
 
-    def __init__(self, paths: Paths, drivers: Callable[[], Mapping[str, VolumeDriver]]) -> None:
+    def __init__(
+        self, paths: Paths, drivers: Callable[[], Mapping[str, VolumeDriver]], figures: DriverFigures
+    ) -> None:
         """`drivers`: those of the settings, as they are now."""
         self._paths = paths
         self._settings = drivers
         self._drivers: dict[str, Driver] = {}
-        self.figures = DriverFigures()
+        self.figures = figures
 
     def _driver(self, name: str) -> Driver:
         """By its name. WrongState where the settings have none of that name."""
@@ -62,13 +63,17 @@ class CsiVolumes:
         known.settings = settings
         return known
 
-    async def _errand(
-        self, record: VolumeRecord, *, secrets: bool = True
-    ) -> tuple[Driver, Errand, DriverFacts]:
+    async def _begin(self, record: VolumeRecord, *, secrets: bool = True) -> tuple[Driver, Errand]:
         """`secrets`: it cannot be done without them."""
         driver = self._driver(record.spec.driver)
-        about = f"volume {record.name} ({record.id})"
-        begun = await errand(about, driver.settings.timeout, record.spec.secrets, needed=secrets)
+        about = handle_of(record) or volume_name(record.id)
+        return driver, await errand(about, driver.settings.timeout, record.spec.secrets, needed=secrets)
+
+    async def _informed(
+        self, record: VolumeRecord, *, secrets: bool = True
+    ) -> tuple[Driver, Errand, DriverFacts]:
+        """The same, and what the driver can."""
+        driver, begun = await self._begin(record, secrets=secrets)
         return driver, begun, await driver.facts(begun)
 
     def _node(self, driver: Driver, begun: Errand, record: VolumeRecord) -> NodeHalf:
@@ -96,9 +101,9 @@ class CsiVolumes:
             socket = driver.socket
             facts = await driver.look(await errand("", driver.settings.timeout))
         except CribError as error:
-            return DriverStatus(name, socket, ready=False, problem=str(error))
+            return self._counted(DriverStatus(name, socket, ready=False, problem=str(error)))
         able = {"plugin": facts.plugin, "controller": facts.controller, "node": facts.node}
-        return DriverStatus(
+        found = DriverStatus(
             name=name,
             socket=socket,
             ready=True,
@@ -107,6 +112,11 @@ class CsiVolumes:
             node_id=facts.node_id,
             most_volumes=facts.most_volumes,
         )
+        return self._counted(found)
+
+    def _counted(self, status: DriverStatus) -> DriverStatus:
+        calls, failures, seconds = self.figures.of(status.name)
+        return replace(status, calls=calls, failures=failures, seconds=seconds)
 
     async def facts(self, spec: VolumeSpec) -> KindFacts:
         driver = self._driver(spec.driver)
@@ -120,7 +130,6 @@ class CsiVolumes:
             expands=grows and not spec.inline,
             snapshots=facts.snapshots and not spec.inline,
             stages=(facts.stages or facts.attaches) and not spec.inline,
-            call_limit=driver.settings.timeout + MARGIN_SECONDS,
         )
 
     async def check_spec(self, spec: VolumeSpec) -> None:
@@ -140,10 +149,10 @@ class CsiVolumes:
 
     async def create(self, record: VolumeRecord, snapshot: SnapshotRecord | None) -> Made:
         spec = record.spec
-        driver, begun, facts = await self._errand(record)
-        half = ControllerHalf(driver, begun)
         if spec.inline:
             return Made(handle_of(record))
+        driver, begun, facts = await self._informed(record)
+        half = ControllerHalf(driver, begun)
         if not spec.source:
             return await half.create(record, snapshot, facts, self._notes(record))
         if facts.controller and (problem := await half.validate(record, spec.source, facts)):
@@ -151,42 +160,48 @@ class CsiVolumes:
         return Made(spec.source)
 
     async def delete(self, record: VolumeRecord) -> None:
-        if record.spec.inline or record.spec.source:
+        if record.spec.inline:
             return
-        driver, begun, _ = await self._errand(record)
-        notes = self._notes(record)
-        await ControllerHalf(driver, begun).delete(record.handle, notes)
+        driver, begun = await self._begin(record)
+        half, notes = ControllerHalf(driver, begun), self._notes(record)
+        await half.detach(notes)  # it may be attached since an earlier boot
         await notes.drop(GROWTH)
+        if not record.spec.source:
+            await half.delete(record.handle, notes)
 
     async def stage(self, record: VolumeRecord) -> Mapping[str, str]:
-        driver, begun, facts = await self._errand(record)
-        half = ControllerHalf(driver, begun)
-        attachment = await half.attach(record, facts) if facts.attaches else {}
+        driver, begun, facts = await self._informed(record)
+        notes = self._notes(record)
+        attachment = {}
+        if facts.attaches:
+            attachment = await ControllerHalf(driver, begun).attach(record, facts, notes)
         if facts.stages:
-            await self._node(driver, begun, record).stage(facts, attachment, self._notes(record))
+            await self._node(driver, begun, record).stage(facts, attachment, notes)
         return attachment
 
     async def unstage(self, record: VolumeRecord) -> None:
-        driver, begun, facts = await self._errand(record)
+        driver, begun, facts = await self._informed(record)
         if facts.stages:
             await self._node(driver, begun, record).unstage()
-        if facts.attaches:
-            await ControllerHalf(driver, begun).detach(record.handle, facts)
+        await ControllerHalf(driver, begun).detach(self._notes(record))
 
     async def publish(self, record: VolumeRecord, use: VolumeUse) -> str:
-        driver, begun, facts = await self._errand(record)
+        driver, begun, facts = await self._informed(record)
+        must_stage = (facts.stages or facts.attaches) and not record.spec.inline
+        if must_stage and record.stage is not StageState.STAGED:
+            raise WrongState(f"driver {driver.name}: {begun.about} is not staged")
         return await self._node(driver, begun, record).publish(use, facts, self._notes(record))
 
     async def unpublish(self, record: VolumeRecord, use: VolumeUse) -> None:
-        driver, begun, _ = await self._errand(record, secrets=False)
+        driver, begun = await self._begin(record, secrets=False)
         await self._node(driver, begun, record).unpublish(use)
 
     async def usage(self, record: VolumeRecord) -> VolumeUsage:
-        driver, begun, facts = await self._errand(record, secrets=False)
+        driver, begun, facts = await self._informed(record, secrets=False)
         return await self._node(driver, begun, record).usage(facts)
 
     async def expand(self, record: VolumeRecord, capacity: int) -> int:
-        driver, begun, facts = await self._errand(record)
+        driver, begun, facts = await self._informed(record)
         if not facts.expands_controller and not facts.expands_node:
             raise NotBuilt(f"driver {driver.name} expands no volumes")
         if facts.offline and (record.uses or record.stage is not StageState.UNSTAGED):
@@ -200,7 +215,7 @@ class CsiVolumes:
         return has
 
     async def snapshot(self, record: VolumeRecord, snapshot: SnapshotRecord) -> MadeSnapshot:
-        driver, begun, facts = await self._errand(record)
+        driver, begun, facts = await self._informed(record)
         if not facts.snapshots:
             raise NotBuilt(f"driver {driver.name} makes no snapshots")
         notes = DriverNotes(snapshot_path(self._paths, snapshot.id))
@@ -208,19 +223,24 @@ class CsiVolumes:
 
     async def delete_snapshot(self, snapshot: SnapshotRecord) -> None:
         driver = self._driver(snapshot.spec.driver)
-        about = f"snapshot {snapshot.name} ({snapshot.id})"
+        about = snapshot.handle or snapshot_name(snapshot.id)
         begun = await errand(about, driver.settings.timeout, snapshot.spec.secrets)
         notes = DriverNotes(snapshot_path(self._paths, snapshot.id))
         await ControllerHalf(driver, begun).delete_snapshot(snapshot.handle, notes)
 
     async def check(self, record: VolumeRecord) -> Sequence[Finding]:
         findings = [
-            Finding("volumes", str(record.name), f"nothing is mounted at {use.path} for pod {use.pod}")
+            Finding(
+                "volumes",
+                f"{record.name} of pod {use.pod}",
+                f"nothing is mounted at {use.path}",
+                "it is published again",
+            )
             for use in record.uses
             if use.state is UseState.PUBLISHED and not record.spec.block and not await _is_mounted(use.path)
         ]
         try:
-            driver, begun, facts = await self._errand(record)
+            driver, begun, facts = await self._informed(record)
             problem = (await self._node(driver, begun, record).usage(facts)).problem
             if facts.controller and record.handle and not (problem or record.spec.inline):
                 problem = await ControllerHalf(driver, begun).validate(record, record.handle, facts)

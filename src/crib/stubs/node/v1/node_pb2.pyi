@@ -4514,3 +4514,103 @@ class CheckVolumesRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckVolumesRequest: _TypeAlias = CheckVolumesRequest  # noqa: Y015
+
+@_typing.final
+class ListVolumeDriversRequest(_message.Message):
+    """Asks for all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVolumeDriversRequest: _TypeAlias = ListVolumeDriversRequest  # noqa: Y015
+
+@_typing.final
+class ListVolumeDriversResponse(_message.Message):
+    """All, by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIVERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def drivers(self) -> _containers.RepeatedCompositeFieldContainer[Global___VolumeDriver]: ...
+    def __init__(
+        self,
+        *,
+        drivers: _abc.Iterable[Global___VolumeDriver] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drivers", b"drivers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVolumeDriversResponse: _TypeAlias = ListVolumeDriversResponse  # noqa: Y015
+
+@_typing.final
+class VolumeDriver(_message.Message):
+    """A storage driver (CSI)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOCKET_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    MOST_VOLUMES_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    socket: _builtins.str
+    ready: _builtins.bool
+    problem: _builtins.str
+    """why it is not ready"""
+    version: _builtins.str
+    """as the driver says"""
+    node_id: _builtins.str
+    """what the driver calls this node"""
+    most_volumes: _builtins.int
+    """that it can attach to this node; 0: it does not say"""
+    calls: _builtins.int
+    """that it was asked since the daemon began"""
+    failures: _builtins.int
+    """of these, those with an error or without an answer"""
+    duration: _builtins.int
+    """of all calls together"""
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"plugin", "controller" or "node" and a word of the CSI"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        socket: _builtins.str = ...,
+        ready: _builtins.bool = ...,
+        problem: _builtins.str = ...,
+        version: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        node_id: _builtins.str = ...,
+        most_volumes: _builtins.int = ...,
+        calls: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        duration: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "capabilities", b"capabilities", "duration", b"duration", "failures", b"failures", "most_volumes", b"most_volumes", "name", b"name", "node_id", b"node_id", "problem", b"problem", "ready", b"ready", "socket", b"socket", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VolumeDriver: _TypeAlias = VolumeDriver  # noqa: Y015

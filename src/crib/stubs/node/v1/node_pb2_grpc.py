@@ -270,6 +270,11 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.CheckVolumesRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.Finding.FromString,
                 _registered_method=True)
+        self.ListVolumeDrivers = channel.unary_unary(
+                '/crib.v1.Node/ListVolumeDrivers',
+                request_serializer=crib_dot_v1_dot_node__pb2.ListVolumeDriversRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ListVolumeDriversResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -627,6 +632,13 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListVolumeDrivers(self, request, context):
+        """List the storage drivers (CSI) of the configuration; each is asked now who it is and what it can.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -864,6 +876,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.CheckVolumes,
                     request_deserializer=crib_dot_v1_dot_node__pb2.CheckVolumesRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.Finding.SerializeToString,
+            ),
+            'ListVolumeDrivers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVolumeDrivers,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ListVolumeDriversRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ListVolumeDriversResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -2136,6 +2153,33 @@ class Node:
             '/crib.v1.Node/CheckVolumes',
             crib_dot_v1_dot_node__pb2.CheckVolumesRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.Finding.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVolumeDrivers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ListVolumeDrivers',
+            crib_dot_v1_dot_node__pb2.ListVolumeDriversRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ListVolumeDriversResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -173,6 +173,8 @@ class NodeStub:
     """Compare volumes with their records, and repair what can be on request. Sends one message for each thing that is
     wrong or worth reporting.
     """
+    ListVolumeDrivers: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListVolumeDriversRequest, _node_pb2.ListVolumeDriversResponse]
+    """List the storage drivers (CSI) of the configuration; each is asked now who it is and what it can."""
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -313,6 +315,8 @@ class NodeAsyncStub(NodeStub):
     """Compare volumes with their records, and repair what can be on request. Sends one message for each thing that is
     wrong or worth reporting.
     """
+    ListVolumeDrivers: _aio.UnaryUnaryMultiCallable[_node_pb2.ListVolumeDriversRequest, _node_pb2.ListVolumeDriversResponse]  # type: ignore[assignment]
+    """List the storage drivers (CSI) of the configuration; each is asked now who it is and what it can."""
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     """The node as crib sees it."""
@@ -732,5 +736,13 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         """Compare volumes with their records, and repair what can be on request. Sends one message for each thing that is
         wrong or worth reporting.
         """
+
+    @_abc_1.abstractmethod
+    def ListVolumeDrivers(
+        self,
+        request: _node_pb2.ListVolumeDriversRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ListVolumeDriversResponse, _abc.Awaitable[_node_pb2.ListVolumeDriversResponse]]:
+        """List the storage drivers (CSI) of the configuration; each is asked now who it is and what it can."""
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
