@@ -202,8 +202,8 @@ class PodKeeper:
         config.metadata.attempt = attempt
         try:
             await asyncio.to_thread(files.restore, self._plan, self._around.dirs)
-            await self._attach_volumes()
             await self._bring_images()
+            await self._attach_volumes()
             pod = await client_pods.run_sandbox(self._connection, config, self._plan.handler)
             if self._plan.hosts is not None:
                 addresses = await client_pods.addresses(self._connection, pod.id)

@@ -15,7 +15,7 @@ import grpc.aio
 from crib.stubs.node.v1 import node_pb2 as node
 from crib.stubs.node.v1 import node_pb2_grpc
 from crib.stubs.runtime.v1 import api_pb2_grpc
-from tests.unit.client.fake_runtime import FakeNode, FakeRuntime, World
+from tests.unit.client.fake_runtime import FakeImages, FakeNode, FakeRuntime, World
 
 
 @dataclass
@@ -213,6 +213,7 @@ async def serve_volumes(path: str, world: VolumeWorld) -> grpc.aio.Server:
     """Start it at a socket."""
     server = grpc.aio.server()
     api_pb2_grpc.add_RuntimeServiceServicer_to_server(FakeRuntime(world), server)
+    api_pb2_grpc.add_ImageServiceServicer_to_server(FakeImages(world), server)
     node_pb2_grpc.add_NodeServicer_to_server(FakeVolumeNode(world), server)
     server.add_insecure_port(f"unix://{path}")
     await server.start()

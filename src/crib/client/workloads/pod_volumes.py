@@ -145,12 +145,14 @@ def _request(plan: PodPlan, dirs: Dirs, here: Collection[str]) -> PublishVolumes
         if volume.claim is not None:
             wanted = WantedVolume(volume=volume.name, name=volume.claim.name, read_only=volume.read_only)
             if volume.claim.name not in here:
-                wanted.spec.CopyFrom(_spec(volume.claim, plan, dirs.secrets(plan.uid, volume.name)))
+                secrets = dirs.secrets(plan.uid, volume.name)
+                wanted.spec.CopyFrom(spec_of(volume.claim, plan.uid, secrets))
             request.volumes.append(wanted)
     return request
 
 
-def _spec(claim: ClaimPlan, plan: PodPlan, secrets: str) -> VolumeSpec:
+def spec_of(claim: ClaimPlan, uid: str, secrets: str) -> VolumeSpec:
+    """What is asked of the volume of a claim; `secrets` is the directory with those of its driver."""
     asked = claim.spec
     spec = VolumeSpec(
         kind=asked.kind,
@@ -162,7 +164,7 @@ def _spec(claim: ClaimPlan, plan: PodPlan, secrets: str) -> VolumeSpec:
         fs_type=asked.fs_type,
         mount_options=asked.mount_options,
         labels=dict(claim.labels),
-        owner=plan.uid if claim.with_pod else "",
+        owner=uid if claim.with_pod else "",
     )
     if asked.source is not None:
         name = asked.source.name if asked.source.is_snapshot else f"{claim.name}{_CLONE}"
