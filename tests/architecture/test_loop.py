@@ -37,6 +37,7 @@ AT_START = {
     "crib.daemon.Daemon.open_node": "before the socket is there nobody waits for an answer",
     "crib.backends.handlers.open_handlers": "a part of it",
     "crib.backends.locks.pods_cgroup": "a part of it",
+    "crib.backends.oci.checkpoint_probe.probe_criu": "a part of it",
     "crib.backends.oci.environment.open_environment": "a part of it",
     "crib.backends.pods.opening.open_node": "a part of it",
     "crib.backends.shim.environment.open_environment": "a part of it",
