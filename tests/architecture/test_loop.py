@@ -30,6 +30,7 @@ NOT_THE_DAEMON = (
         "backends.images.worker",
     ),
     *(f"backends.images.unpacked.{name}" for name in ("unpack_main", "tree_writer", "tree_digest")),
+    *(f"backends.oci.{name}" for name in ("checkpoint_main", "checkpoint_source", "checkpoint_changes")),
 )
 """Rooms of other processes, whose loop serves nobody else."""
 
@@ -74,6 +75,7 @@ ON_THE_LOOP = {
     "crib.backends.bundle.bundles.Bundles.read_spec": _STATE,
     "crib.backends.known_processes.identity": _PROC,
     "crib.backends.known_processes.is_alive": _PROC,
+    "crib.backends.oci.checkpoints.OciCheckpoints._dump": _SPAWN,
     "crib.backends.oci.conmon.MonitorStart.__init__": _SPAWN,
     "crib.backends.oci.conmon.MonitorStart.pid": _PIPE,
     "crib.backends.oci.conmon.Monitors.spawn": "the runtime's own file, before each start of it",
@@ -91,7 +93,7 @@ ON_THE_LOOP = {
     "crib.backends.oci.exec._read_words": _STATE,
     "crib.backends.oci.exec._unlink": _STATE,
     "crib.backends.oci.lives.OciContainers._run_start": _STATE,
-    "crib.backends.oci.lives.OciContainers.start": _PROC,
+    "crib.backends.oci.lives.OciContainers._start": _PROC,
     "crib.backends.known_processes.read_pid": _STATE,
     "crib.backends.bundle.labels.Labels._give_default": "securityfs",
     "crib.backends.bundle.labels.Labels.bring_back": "securityfs, for a command that failed",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -176,6 +177,8 @@ class Door:
                 call.agent = str(value)[:AGENT_LIMIT]
             elif key == "traceparent" and (parent := parse_parent(str(value))) is not None:
                 call.trace = parent.trace
+        if (seconds := context.time_remaining()) is not None:
+            call.ends = time.monotonic() + seconds
         if self.tracer is not None and (span := self.tracer.begin(called.title, parent)) is not None:
             call.trace, call.span = span.trace, span
             span.attributes |= {"rpc.system": "grpc", "rpc.service": called.service}

@@ -15,4 +15,4 @@ class CheckpointSettings:
     criu: PathOrNone = ""
     """The program; its file must be called criu. Empty: found on PATH."""
     restore: Annotated[bool, LIVE] = False
-    """Let containers be made from checkpoints. Whoever wrote one chooses what runs in the container."""
+    """Let containers be made from checkpoints, which must come from those whom the node trusts."""

@@ -898,6 +898,9 @@ async def test_a_caller_who_leaves_while_he_is_written_to_is_no_failure(
         def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
             return ()
 
+        def time_remaining(self) -> None:
+            return None
+
         async def read(self) -> bytes:
             return b""
 

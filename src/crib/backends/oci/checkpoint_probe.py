@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from crib.backends.runtime_words import runtime_words
@@ -29,10 +28,10 @@ class Criu:
     """What keeps checkpoints from being made; empty if nothing."""
 
     @property
-    def environment(self) -> Mapping[str, str]:
-        """For a runtime that is to find it."""
+    def search_path(self) -> str:
+        """A PATH on which a runtime finds it."""
         inherited = os.environ.get("PATH", os.defpath)
-        return {"PATH": f"{os.path.dirname(self.path)}:{inherited}", "LC_ALL": "C.UTF-8"}
+        return f"{os.path.dirname(self.path)}:{inherited}" if self.path else inherited
 
 
 NO_CRIU = Criu(problem="nobody has looked for criu")

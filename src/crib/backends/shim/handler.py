@@ -45,6 +45,8 @@ from crib.model.settings import Settings
 class ShimHandler:
     """See Handler."""
 
+    checkpoints = None
+
     @classmethod
     async def open(cls, opening: HandlerOpening) -> Self:
         """See HandlerKind."""

@@ -21,7 +21,7 @@ def program(path: Path, *, version: str = "Version: 4.2.1", check: str = "echo L
 async def test_a_criu_that_is_new_enough_and_finds_what_it_needs_is_taken(tmp_path: Path) -> None:
     criu = await probe_criu(program(tmp_path / "criu"))
     assert (criu.version, criu.problem) == ("4.2.1", "")
-    assert criu.environment["PATH"].startswith(f"{tmp_path}:")
+    assert criu.search_path.startswith(f"{tmp_path}:")
 
 
 async def test_a_criu_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
