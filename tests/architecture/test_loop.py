@@ -31,6 +31,7 @@ NOT_THE_DAEMON = (
     ),
     *(f"backends.images.unpacked.{name}" for name in ("unpack_main", "tree_writer", "tree_digest")),
     *(f"backends.volumes.{name}" for name in ("archive_main", "tree_export", "tree_import")),
+    *(f"backends.oci.{name}" for name in ("checkpoint_main", "checkpoint_source", "checkpoint_changes")),
 )
 """Rooms of other processes, whose loop serves nobody else."""
 
@@ -38,6 +39,7 @@ AT_START = {
     "crib.daemon.Daemon.open_node": "before the socket is there nobody waits for an answer",
     "crib.backends.handlers.open_handlers": "a part of it",
     "crib.backends.locks.pods_cgroup": "a part of it",
+    "crib.backends.oci.checkpoint_probe.probe_criu": "a part of it",
     "crib.backends.oci.environment.open_environment": "a part of it",
     "crib.backends.pods.opening.open_node": "a part of it",
     "crib.backends.shim.environment.open_environment": "a part of it",
@@ -75,6 +77,7 @@ ON_THE_LOOP = {
     "crib.backends.bundle.bundles.Bundles.read_spec": _STATE,
     "crib.backends.known_processes.identity": _PROC,
     "crib.backends.known_processes.is_alive": _PROC,
+    "crib.backends.oci.checkpoints.OciCheckpoints._dump": _SPAWN,
     "crib.backends.oci.conmon.MonitorStart.__init__": _SPAWN,
     "crib.backends.oci.conmon.MonitorStart.pid": _PIPE,
     "crib.backends.oci.conmon.Monitors.spawn": "the runtime's own file, before each start of it",
@@ -92,7 +95,7 @@ ON_THE_LOOP = {
     "crib.backends.oci.exec._read_words": _STATE,
     "crib.backends.oci.exec._unlink": _STATE,
     "crib.backends.oci.lives.OciContainers._run_start": _STATE,
-    "crib.backends.oci.lives.OciContainers.start": _PROC,
+    "crib.backends.oci.lives.OciContainers._start": _PROC,
     "crib.backends.known_processes.read_pid": _STATE,
     "crib.backends.bundle.labels.Labels._give_default": "securityfs",
     "crib.backends.bundle.labels.Labels.bring_back": "securityfs, for a command that failed",

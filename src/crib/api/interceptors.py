@@ -188,6 +188,8 @@ class Door:
                 call.agent = value[:AGENT_LIMIT]
             elif key == "traceparent" and (parent := parse_parent(value)) is not None:
                 call.trace = parent.trace
+        if context.timer is not None:
+            call.ends = context.timer.when()  # the loop's clock is the monotonic one
         if self.tracer is not None and (span := self.tracer.begin(called.title, parent)) is not None:
             call.trace, call.span = span.trace, span
             span.attributes |= {"rpc.system": "grpc", "rpc.service": called.service}

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing, unbuilt
+from crib.api.checkpoint_calls import CheckpointCalls
 from crib.api.list_replies import EncodedList
 from crib.api.metrics_calls import MetricsCalls
 from crib.api.stats_calls import StatsCalls
@@ -58,6 +59,7 @@ class RuntimeService:
             **self._container_calls(),
             **self._stats.calls(),
             **MetricsCalls(self._node).calls(),
+            **CheckpointCalls(self._node).calls(),
             **self._streams.calls(),
             **{name: self._unbuilt(name) for name in NOT_BUILT},
         }

@@ -17,7 +17,8 @@ Begin with the port that you are after (`crib.ports`), then go where it is done:
 For all of them: `failures` turns what goes wrong into errors of the model, in threads too, `together`
 asks many questions in one step, `known_processes` says whether a process that a record names still lives,
 `programs` whether one can be run, `runtime_probe` what a runtime can do, and `runtime_words` what it means.
-`new_files` writes what somebody names a path for.
+`new_files` writes what somebody names a path for, `confined_programs` runs those of ours that read what
+others made.
 `environment` is what all parts of a handler are given, `locks` keeps a second cribd away, and `host_facts`
 finds out what the host can do. `extensions` loads what other projects add.
 """

@@ -13,6 +13,7 @@ from crib import __version__
 from crib.cli import node_options as node_args
 from crib.cli import options as args
 from crib.cli import panels
+from crib.cli.checkpoint_commands import add_checkpoint_commands
 from crib.cli.command import command, command_group, group
 from crib.cli.command_help import CribGroup
 from crib.cli.completion_commands import add_completion_command
@@ -126,6 +127,7 @@ add_keeping_commands(app, _RUN)
 add_workload_commands(app, _RUN)
 add_volume_commands(app, _RUN)
 add_lifecycle_commands(app, panels.CHANGE)
+add_checkpoint_commands(app, panels.CHANGE)
 
 
 add_listing_commands(app, _LOOK)

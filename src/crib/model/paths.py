@@ -224,6 +224,14 @@ class Paths:
         """Holds `upper` and `work` of the container's overlay."""
         return f"{self.writable_layers}/{container}"
 
+    def checkpoint(self, container: ContainerId) -> str:
+        """What is being saved of a container; nothing of it stays when that is over."""
+        return f"{self.writable_layer(container)}/checkpoint"
+
+    def restored_images(self, container: ContainerId) -> str:
+        """CRIU's images of a container that is to be restored, until it is."""
+        return f"{self.writable_layer(container)}/restore"
+
     def image_volumes(self, container: ContainerId) -> str:
         """Where the images that a container has as volumes are mounted, by number."""
         return f"{self.containers}/{container}/volumes"

@@ -31,6 +31,8 @@ class CallUnderWay:
     """What it is about; known for calls that change something."""
     peers: tuple[Peer, ...] = ()
     """See `Caller.peers`."""
+    ends: float = 0.0
+    """When its client's deadline is, on the monotonic clock; 0 where it has none."""
     began: int = field(default_factory=time.monotonic_ns)
     """On the monotonic clock."""
     code: str = "CANCELLED"
@@ -71,6 +73,12 @@ def current_caller() -> Caller:
     """Who asked for what the current task does; an empty one outside of calls."""
     call = _CURRENT.get()
     return Caller() if call is None else call.caller
+
+
+def deadline() -> float:
+    """Of the call's client, on the monotonic clock; 0 where there is none."""
+    call = _CURRENT.get()
+    return 0.0 if call is None else call.ends
 
 
 def request_id() -> str:

@@ -934,6 +934,8 @@ async def test_a_caller_who_leaves_while_he_is_written_to_is_no_failure(
     class Gone:
         metadata = ()
 
+        timer = None
+
         def take_first(self) -> bytes:
             return b""
 

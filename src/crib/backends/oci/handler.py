@@ -9,6 +9,7 @@ from typing import Self
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.failures import trying
 from crib.backends.oci.attach import Attachments
+from crib.backends.oci.checkpoints import OciCheckpoints
 from crib.backends.oci.dial_inside import InsideDialler
 from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment, closed_environment, open_environment
@@ -53,6 +54,7 @@ class OciHandler(PodHandler[OciEnvironment, OciStrays]):
         self.containers = OciContainers(parts)
         self.streams = OciStreams(parts)
         self.logs = OciLogs(environment)
+        self.checkpoints = OciCheckpoints(parts)
         self.statistics = OciStatistics(parts)
 
     def _find_strays(self, known: Callable[[], Collection[str]]) -> OciStrays:

@@ -41,6 +41,8 @@ from crib.host.threads import OURS
 class ShimHandler(PodHandler[ShimEnvironment, ShimStrays]):
     """See Handler."""
 
+    checkpoints = None
+
     @classmethod
     async def open(cls, opening: HandlerOpening) -> Self:
         """See HandlerKind."""
