@@ -19,6 +19,7 @@ import contextlib
 import os
 import pickle
 import random
+import signal
 import stat
 import subprocess
 import sys
@@ -64,6 +65,13 @@ class PowerDisk:
                 op = pickle.load(file)
                 found.append((file.tell(), op))
         return found
+
+    def stop(self) -> None:
+        """It answers nothing until it is to `go_on`."""
+        self._server.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._server.send_signal(signal.SIGCONT)
 
     def unplug(self) -> None:
         """Unmount it, and end its server, which aborts whatever still waits."""

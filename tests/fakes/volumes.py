@@ -12,6 +12,7 @@ from crib.model.finding import Finding
 from crib.model.volumes import (
     SnapshotRecord,
     StageState,
+    VolumeId,
     VolumeRecord,
     VolumeSpec,
     VolumeUsage,
@@ -166,6 +167,9 @@ class FakeGround:
     async def leftovers(self) -> Sequence[Leftover]:
         await self.failpoints.reach("leftovers")
         return tuple(self.left)
+
+    async def tidy(self, volume: VolumeId) -> None:
+        await self.failpoints.reach("tidy", volume)
 
     async def clear(self, leftover: Leftover) -> None:
         await self.failpoints.reach("clear", leftover.path)

@@ -39,7 +39,7 @@ COLUMNS = (
 _BEGIN, _END = "<!-- script/guest --record writes what follows -->", "<!-- end -->"
 _PYTEST = "python -m pytest -p no:cacheprovider --junit-xml=$CRIB_ARTEFACTS/report.xml"
 _SYSTEM = (
-    "host", "oci", "network", "images/test_erofs_mount.py", "images/test_layer_*.py",
+    "host", "oci", "network", "volumes", "images/test_erofs_mount.py", "images/test_layer_*.py",
     "images/test_worker_confinement.py", "stories/test_network*.py", "stories/test_pod_life.py",
     "stories/test_restart.py", "stories/test_running.py", "stories/test_seeing.py", "stories/test_start.py",
     "stories/test_systemd.py", "stories/test_update.py", "stories/test_userns.py", "stories/test_volumes.py",

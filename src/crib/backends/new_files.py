@@ -10,7 +10,7 @@ import errno
 import os
 
 from crib.backends.failures import failure
-from crib.model.errors import Exhausted, InvalidRequest
+from crib.model.errors import CribError, Exhausted, InvalidRequest
 
 PARTIAL = ".partial"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -18,14 +18,17 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class NewFile:
-    """One file. InvalidRequest with the field `path` where it cannot be made; nothing is there then."""
+    """One file. InvalidRequest with the field `path` where it cannot be made, `taken` where there is one of
+    that name.
+    """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, taken: type[CribError] = InvalidRequest) -> None:
         """Open the directory, and look whether a file can come there."""
         head, self._name = os.path.split(path)
         if not os.path.isabs(path) or self._name in ("", ".", "..") or "\0" in path:
             raise InvalidRequest(f"{path!r} is not the absolute path of a file", field="path")
         self.path = path
+        self._taken = taken
         self.fd = -1
         self._directory = -1
         try:
@@ -35,7 +38,7 @@ class NewFile:
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             if self._is_taken():
-                raise InvalidRequest(f"{path} exists", field="path")
+                raise taken(f"{path} exists", field="path")
             undo.pop_all()
 
     def make_partial(self, size: int = 0) -> None:
@@ -92,5 +95,5 @@ class NewFile:
             raise failure(f"{self.path} cannot be made", error, field="path") from error
         return True
 
-    def _already(self) -> InvalidRequest:
-        return InvalidRequest(f"{self.path} was created by another process meanwhile", field="path")
+    def _already(self) -> CribError:
+        return self._taken(f"{self.path} was created by another process meanwhile", field="path")

@@ -316,9 +316,9 @@ def check(session: CliSession, options: node_args.NodeCheckOptions) -> None:
 def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
     """Remove all pods, containers or images, layers that no image needs, the bridge, or all of that.
 
-    Removes nothing without --yes, and kills no running container without --force or --offline. Logs, volumes
-    and networks of CNI stay. --offline also removes what belongs to no record. It works on a damaged node
-    too: with missing programs and directories, or unreadable records.
+    Removes nothing without --yes, and kills no running container without --force or --offline. Logs and
+    networks of CNI stay, and volumes where they are not named. --offline also removes what belongs to no
+    record. It works on a damaged node too: with missing programs and directories, or unreadable records.
     """
     from crib.cli import upkeep as work
 

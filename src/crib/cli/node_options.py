@@ -51,6 +51,7 @@ class WipeKind(StrEnum):
     PODS = "pods"
     CONTAINERS = "containers"
     NETWORK = "network"
+    VOLUMES = "volumes"
     IMAGES = "images"
     LAYERS = "layers"
     ALL = "all"

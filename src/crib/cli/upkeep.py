@@ -109,7 +109,7 @@ async def _findings(session: CliSession, options: NodeCheckOptions) -> AsyncIter
 async def _wiped(session: CliSession, options: WipeOptions) -> AsyncIterator[Wiped]:
     kinds = [kind.value for kind in options.kinds if kind is not WipeKind.ALL]
     if WipeKind.ALL in options.kinds:
-        kinds = [kind for kind in node.WIPE_KINDS if kind != "containers"]
+        kinds = [kind for kind in node.WIPE_KINDS if kind not in ("containers", "volumes")]
     if options.offline:
         arguments = ["--wipe", *kinds, *(["--dry-run"] if options.dry_run else [])]
         has_told = False

@@ -42,7 +42,7 @@ CHECK_TIMEOUT = 4 * 3600.0
 """Seconds that one check may take: it reads every layer of the node."""
 WIPE_TIMEOUT = 3600.0
 """Seconds that one wipe may take."""
-WIPE_KINDS = ("pods", "containers", "network", "images", "layers")
+WIPE_KINDS = ("pods", "containers", "network", "volumes", "images", "layers")
 """What a wipe can remove."""
 MEASURE_TIMEOUT = 600.0
 """Seconds that measuring the disk may take: it looks at every file of writable layers."""

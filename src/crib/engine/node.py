@@ -164,8 +164,10 @@ class Node:
         self.networks = Networks(self._core)
         self.volumes = NodeVolumes(self._core, self._catalogue, policy)
         findings = ImageFindings(self._core, self._catalogue, verbs)
-        self.check = CheckNode(self._core, findings, self.networks, self.sandboxes.stop)
-        removals = WipeVerbs(self.sandboxes.remove, self.containers.remove, verbs, self.networks)
+        self.check = CheckNode(self._core, findings, self.networks, self.volumes, self.sandboxes.stop)
+        removals = WipeVerbs(
+            self.sandboxes.remove, self.containers.remove, verbs, self.networks, self.volumes
+        )
         self.wipe = Wipe(self._core, self._catalogue, removals)
         self.stats = Stats(self._core)
         self.why = Why(self._core)

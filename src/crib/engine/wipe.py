@@ -21,6 +21,7 @@ from crib.engine.images.verbs import ImageVerbs
 from crib.engine.networks import Networks
 from crib.engine.sandboxes.remove import RemoveSandbox
 from crib.engine.sandboxes.teardown import teardown_sandbox
+from crib.engine.volumes.verbs import NodeVolumes
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import Broken, CribError, WrongState
 from crib.model.finding import Wiped, WipeOrder
@@ -40,6 +41,7 @@ class WipeVerbs:
     remove_container: RemoveContainer
     images: ImageVerbs
     networks: Networks
+    volumes: NodeVolumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,13 @@ class Wipe:
         if "pods" in kinds:
             steps.append(await self._kept_steps())
             steps.append(_pod_steps(filter(is_listed, core.sandboxes), self._remove_pod))
+            steps.append(self._use_steps())
         elif "containers" in kinds:
             steps.append(self._container_steps())
         if "network" in kinds and (shared := core.ports.networks.shared):
             steps.append(iter((_Step("network", shared, self._verbs.networks.remove),)))
+        if "volumes" in kinds:
+            steps.append(self._volume_steps())
         if "images" in kinds:
             steps.append(self._image_steps())
         async for wiped in _taken(steps, dry=order.dry):
@@ -92,7 +97,11 @@ class Wipe:
         steps: list[Iterator[_Step]] = []
         if "pods" in kinds:
             steps.append(await self._kept_steps())
-            steps += [_pod_steps(core.sandboxes, self._tear_down), self._orphan_steps()]
+            steps += [
+                _pod_steps(core.sandboxes, self._tear_down),
+                self._orphan_steps(),
+                self._use_steps(),
+            ]
         elif "containers" in kinds:
             steps.append(self._container_steps())
         async for wiped in _taken(steps, dry=order.dry):
@@ -144,6 +153,15 @@ class Wipe:
                 work = partial(teardown_container, self._core, row)
                 yield _Step("containers", _container_name(row), work)
 
+    def _use_steps(self) -> Iterator[_Step]:
+        """Volumes of pods. Those that pods own go with them, the others stay."""
+        for uid, pod in self._verbs.volumes.users().items():
+            yield _Step("pods", f"volumes of pod {pod}", partial(self._verbs.volumes.unpublish, uid))
+
+    def _volume_steps(self) -> Iterator[_Step]:
+        for name, remove in self._verbs.volumes.removals():
+            yield _Step("volumes", name, remove)
+
     def _image_steps(self) -> Iterator[_Step]:
         for row in self._catalogue:
             yield _Step("images", _image_name(row), partial(self._verbs.images.remove, row.id))
@@ -162,7 +180,8 @@ class Wipe:
                 for name, handler in ports.handlers.items()
             ]
             steps.append(_Step("pods", "mounts of layers", ports.images.dismantle))
-        return [iter(steps), self._image_steps() if "images" in kinds else iter(())]
+        volumes = self._volume_steps() if "volumes" in kinds else iter(())
+        return [iter(steps), volumes, self._image_steps() if "images" in kinds else iter(())]
 
     async def _leftovers(self, order: WipeOrder) -> AsyncIterator[Wiped]:
         """What belongs to no row; with a damaged database that is everything."""
@@ -173,6 +192,7 @@ class Wipe:
             for name, handler in ports.handlers.items()
         ]
         sweeps.append(("networks", partial(ports.networks.sweep, attached)))
+        sweeps.append(("volumes", self._verbs.volumes.sweep))
         for part, sweep in sweeps:
             for wiped in await _swept(part, sweep, dry=order.dry):
                 yield wiped

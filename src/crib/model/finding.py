@@ -10,7 +10,7 @@ class Finding:
     """One thing that is not as the records say, or as it should be."""
 
     area: str
-    """Where: node, records, containers, pods, leftovers, images, network or logs."""
+    """Where: node, records, containers, pods, leftovers, images, network, volumes or logs."""
     subject: str
     """What: an id, a path, a digest or a name."""
     problem: str
@@ -28,7 +28,7 @@ class Finding:
         return not self.is_note and not self.mended
 
 
-WIPE_KINDS = ("pods", "containers", "network", "images", "layers")
+WIPE_KINDS = ("pods", "containers", "network", "volumes", "images", "layers")
 """What a wipe can be of, in the order in which it goes."""
 
 

@@ -12,6 +12,7 @@ from crib.model.finding import Finding
 from crib.model.volumes import (
     AccessMode,
     SnapshotRecord,
+    VolumeId,
     VolumeRecord,
     VolumeSpec,
     VolumeUsage,
@@ -144,19 +145,21 @@ class VolumePorts:
 
 
 class VolumeArchives(Protocol):
-    """Files of a volume to and from a tar archive."""
+    """Files of a volume to and from a tar archive, or a raw device to and from a plain image."""
 
     async def write(self, directory: str, archive: str) -> int:
         """Write all below `directory` to a new file; its size. AlreadyExists if something is there.
 
-        Owners, modes, times, links, devices, sparse parts and extended attributes are kept.
+        Owners, modes, times, links, sparse parts and extended attributes are kept; devices and sockets are
+        left out. Where `directory` is a device, the new file is an image of it.
         """
         ...
 
     async def read(self, archive: str, directory: str) -> int:
         """Fill an empty directory from a tar archive or from another directory; bytes of files written.
 
-        What is in it cannot lead out of `directory`. InvalidRequest for what is neither.
+        What is in it cannot lead out of `directory`, and makes no device. InvalidRequest for what is neither.
+        Where `directory` is a device, the archive is an image.
         """
         ...
 
@@ -177,6 +180,10 @@ class VolumeGround(Protocol):
 
     async def leftovers(self) -> Sequence[Leftover]:
         """All that is there. Whoever asks looks at the records afterwards: a row exists before its work."""
+        ...
+
+    async def tidy(self, volume: VolumeId) -> None:
+        """Remove directories of this boot that a volume has no more use for: those that are empty."""
         ...
 
     async def clear(self, leftover: Leftover) -> None:

@@ -81,7 +81,9 @@ class Leftovers:
         rows = frozenset(
             row
             for row in self.rows
-            if not row.startswith(("images", "image_documents", "unreadable", "pod_address_cursor", "origin"))
+            if not row.startswith(
+                ("images", "image_documents", "unreadable", "pod_address_cursor", "origin", "volume")
+            )
         )
         kinds = (*(k for k in self.__dataclass_fields__ if k not in ("files", "rows")),)
         return [f"{kind}: {name}" for kind in kinds for name in sorted(getattr(self, kind))] + sorted(rows)

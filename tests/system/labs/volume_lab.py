@@ -36,8 +36,7 @@ class VolumeLab:
         self, spec: VolumeSpec, snapshot: SnapshotRecord | None = None, name: str = "data"
     ) -> VolumeRecord:
         await self.kind.check_spec(spec)
-        record = VolumeRecord(new_volume_id(), VolumeName("default", name), spec, VolumeState.CREATING, 1)
-        self.made.append(record)
+        record = self.record(spec, name)
         made = await self.kind.create(record, snapshot)
         return replace(
             record,
@@ -46,6 +45,12 @@ class VolumeLab:
             handle=made.handle,
             context=made.context,
         )
+
+    def record(self, spec: VolumeSpec, name: str = "data") -> VolumeRecord:
+        """Of a volume that is yet to be made."""
+        record = VolumeRecord(new_volume_id(), VolumeName("default", name), spec, VolumeState.CREATING, 1)
+        self.made.append(record)
+        return record
 
     async def staged(self, record: VolumeRecord) -> VolumeRecord:
         attachment = await self.kind.stage(replace(record, stage=StageState.STAGING))

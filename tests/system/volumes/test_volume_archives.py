@@ -15,7 +15,7 @@ import pytest
 
 from crib.backends.volumes.archives import VolumeArchiver
 from crib.host.loop_devices import attach_loop, detach_loop
-from crib.model.errors import Exhausted, InvalidRequest
+from crib.model.errors import AlreadyExists, Exhausted, InvalidRequest
 from tests.disks import mounted_disk
 
 pytestmark = pytest.mark.root
@@ -218,7 +218,7 @@ async def test_a_full_disk_is_told(private_root: Path) -> None:
 async def test_an_archive_never_replaces_a_file(tmp_path: Path) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "a.tar").write_text("mine")
-    with pytest.raises(InvalidRequest, match="exists") as caught:
+    with pytest.raises(AlreadyExists, match="exists") as caught:
         await ARCHIVER.write(str(tmp_path / "volume"), str(tmp_path / "a.tar"))
     assert caught.value.field == "path"
     with pytest.raises(InvalidRequest, match="not the absolute path"):

@@ -24,7 +24,7 @@ from crib.backends.volumes.archive_messages import MAX_ANSWER, ArchiveAnswer, Ar
 from crib.host import processes
 from crib.host.threads import Job
 from crib.host.tree_copies import CopyBudget, CopyLimits, copy_content, copy_data, copy_tree
-from crib.model.errors import Broken, Exhausted, InvalidRequest
+from crib.model.errors import AlreadyExists, Broken, Exhausted, InvalidRequest
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ MAX_BYTES = 1 << 46
 MAX_ENTRIES = 5_000_000
 COMPRESSED = ".zst"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_Files = list[NewFile]
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {0} import main; main(sys.argv[1:])"
 
 
@@ -51,23 +52,26 @@ class VolumeArchiver:
     async def write(self, directory: str, archive: str) -> int:
         """Write a volume's files, or its device, to the new file `archive`; the file's size.
 
-        InvalidRequest with the field `path` where it cannot be made. Exhausted where a disk is full.
+        AlreadyExists; InvalidRequest with the field `path` where it cannot be made; Exhausted at a full disk.
         """
         subject = f"export of {directory} to {archive}"
+        begun: _Files = []
+        close = partial(_close_files, begun)
         with trying(subject):
-            file = await foreign(Job(f"making {archive}", archive, OPEN_SECONDS), NewFile, archive)
             try:
-                await foreign(Job(f"making {archive}", archive, OPEN_SECONDS), file.make_partial)
+                job = Job(f"making {archive}", archive, OPEN_SECONDS, late=close)
+                await foreign(job, _begin, archive, begun)
                 async with _opened(directory) as (source, is_directory):
+                    target = begun[0].fd
                     if is_directory:
                         compress = archive.endswith(COMPRESSED)
-                        order = ArchiveOrder(source, file.fd, os.getpid(), write=True, compress=compress)
+                        order = ArchiveOrder(source, target, os.getpid(), write=True, compress=compress)
                         await _run(order, subject)
                     else:
-                        await self._copy(subject, source, file.fd)
-                return await foreign(Job(f"syncing {archive}", archive, ARCHIVE_SECONDS), file.finish)
+                        await self._copy(subject, source, target)
+                return await foreign(Job(f"syncing {archive}", archive, ARCHIVE_SECONDS), begun[0].finish)
             finally:
-                await foreign(Job(f"closing {archive}", archive, OPEN_SECONDS), file.close)
+                await foreign(Job(f"closing {archive}", archive, OPEN_SECONDS), close)
 
     async def read(self, archive: str, directory: str) -> int:
         """Fill an empty directory from an archive or another directory, or a device from an image.
@@ -116,6 +120,16 @@ class VolumeArchiver:
         budget = self._budget()
         job = Job(subject, subject, ARCHIVE_SECONDS, stop=budget.end)
         await foreign(job, lambda: copy_content(source, target, _size(source), budget))
+
+
+def _begin(path: str, begun: _Files) -> None:
+    begun.append(NewFile(path, AlreadyExists))
+    begun[0].make_partial()
+
+
+def _close_files(begun: _Files) -> None:
+    while begun:
+        begun.pop().close()
 
 
 @contextlib.asynccontextmanager

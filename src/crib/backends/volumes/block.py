@@ -18,7 +18,7 @@ from typing import TypeVar
 from crib.backends.failures import failure, foreign
 from crib.backends.volumes import disks
 from crib.backends.volumes.measures import filesystem_usage
-from crib.host import clones, disk_filesystems, files
+from crib.host import disk_filesystems, files
 from crib.host.processes import ProgramFailed
 from crib.host.threads import Job
 from crib.host.tree_copies import CopyBudget, CopyLimits
@@ -59,6 +59,7 @@ FREE_PAUSE = 0.1
 """Seconds between looks at whether a device is free: the kernel lets go of it after its last user's end."""
 FORMATTED = "/formatted"
 """Is beside a volume's file, or where that would be, once there was a file system on it."""
+_NOT_MOUNTED = "it is not mounted, although it is staged"
 _ALIGNMENT = 4096
 _REFUSED_OPTIONS = ("suid", "dev", "remount", "bind", "rbind", "move", "loop", "users", "user", "owner")
 _LIMITLESS = 1 << 62
@@ -156,7 +157,7 @@ class BlockVolumes:
             if not await self._step(record, "looking at its device", disks.is_of, device, source):
                 raise WrongState(f"{device} is mounted at {stage}, which is not its place")
             # A daemon that was killed while it made a snapshot has left it frozen.
-            await self._step(record, "thawing it", clones.thaw, stage)
+            await self._step(record, "thawing it", disks.thaw, stage)
             return
         await self._until_free(record, source)
         await self._prepare(record, source)
@@ -204,20 +205,15 @@ class BlockVolumes:
         with _failing(f"volume {record.name} could not be published to pod {use.pod}"):
             if record.spec.block:
                 source = await self._look(record)
-                device = await self._step(record, "attaching it", disks.device_of, source)
-                await self._step(record, "making its node", disks.show_device, device, target)
-            else:
-                stage, read_only = paths.stage, use.read_only
-                await self._step(record, "binding it", lambda: disks.bind(stage, target, read_only=read_only))
+                return await self._step(record, "attaching it", disks.device_of, source)
+            stage, read_only = paths.stage, use.read_only
+            await self._step(record, "binding it", lambda: disks.bind(stage, target, read_only=read_only))
         return target
 
     async def unpublish(self, record: VolumeRecord, use: VolumeUse) -> None:
         target = VolumePaths(self._paths, record.id).published(use)
         with _failing(f"volume {record.name} could not be taken from pod {use.pod}"):
-            if record.spec.block:
-                await self._step(record, "removing its node", disks.hide_device, target)
-            else:
-                await self._step(record, "unmounting it", disks.unmount, target)
+            await self._step(record, "unmounting it", disks.unmount, target)
 
     async def usage(self, record: VolumeRecord) -> VolumeUsage:
         with _failing(f"volume {record.name} could not be measured"):
@@ -282,11 +278,13 @@ class BlockVolumes:
         return MadeSnapshot(size=size)
 
     async def delete_snapshot(self, snapshot: SnapshotRecord) -> None:
+        """One that never came to its end may have left its volume frozen: the daemon was killed meanwhile."""
         path = snapshot_path(self._paths, snapshot.id)
-        try:
-            await foreign(Job(f"removing snapshot {snapshot.name}", snapshot.id), files.remove_tree, path)
-        except OSError as error:
-            raise failure(f"snapshot {snapshot.name} could not be removed", error) from error
+        stage = VolumePaths(self._paths, snapshot.volume).stage
+        with _failing(f"snapshot {snapshot.name} could not be removed"):
+            if not snapshot.usable:
+                await foreign(Job(f"thawing {stage}", snapshot.id, STEP_SECONDS), disks.thaw, stage)
+            await foreign(Job(f"removing {path}", snapshot.id, STEP_SECONDS), files.remove_tree, path)
 
     async def check(self, record: VolumeRecord) -> Sequence[Finding]:
         subject, place = str(record.name), self._place(record)
@@ -302,7 +300,8 @@ class BlockVolumes:
             return ()
         device = await self._step(record, "looking at its mount", disks.mounted_from, stage)
         problem = await (self._mounted_problem if device else self._problem)(record, source, device)
-        return (Finding("volumes", subject, problem),) if problem else ()
+        mend = "it is mounted again" if problem == _NOT_MOUNTED else ""
+        return (Finding("volumes", subject, problem, mend),) if problem else ()
 
     async def _mounted_problem(self, record: VolumeRecord, source: disks.FileOrDevice, device: str) -> str:
         if not await self._step(record, "looking at its device", disks.is_of, device, source):
@@ -313,7 +312,7 @@ class BlockVolumes:
 
     async def _problem(self, record: VolumeRecord, source: disks.FileOrDevice, device: str) -> str:
         if record.stage is StageState.STAGED:
-            return "it is not mounted, although it is staged"
+            return _NOT_MOUNTED
         try:
             await self._step(record, "looking for its users", disks.require_unused, source)
             found = await disk_filesystems.signatures(source.path, record.id)
@@ -362,9 +361,10 @@ class BlockVolumes:
         what: str,
         work: Callable[..., T],
         *args: object,
-        seconds: float = STEP_SECONDS,
+        seconds: float = 0.0,
     ) -> T:
-        return await foreign(Job(f"volume {record.name}: {what}", record.id, seconds), work, *args)
+        job = Job(f"volume {record.name}: {what}", record.id, seconds or STEP_SECONDS)
+        return await foreign(job, work, *args)
 
 
 @contextlib.contextmanager

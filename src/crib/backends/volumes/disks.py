@@ -197,7 +197,12 @@ def unmount(target: str) -> None:
 
 
 def bind(stage: str, target: str, *, read_only: bool) -> None:
-    """Show the mounted file system at another place; one that is shown there otherwise is replaced."""
+    """Show the mounted file system at another place; one that is shown there otherwise is replaced.
+
+    WrongState where none is mounted: what lies below its place is no volume.
+    """
+    if not mounts.is_mountpoint(stage):
+        raise WrongState(f"nothing is mounted at {stage}")
     make_directory(target, 0o755)
     here = os.path.realpath(target)
     shown = [entry for entry in mounts_below(here) if entry.path == here]
@@ -214,23 +219,6 @@ def device_of(source: FileOrDevice) -> str:
         return source.path
     attached = find_loops(source.path)
     return attached[0] if attached else attach_loop(source.path, direct_io=True).path
-
-
-def show_device(device: str, target: str) -> None:
-    """Make a node of the same device at a place that stays, whatever the device's own name is next time."""
-    make_directory(os.path.dirname(target), 0o755)
-    number = os.stat(device).st_rdev
-    with contextlib.suppress(FileNotFoundError):
-        found = os.lstat(target)
-        if stat.S_ISBLK(found.st_mode) and found.st_rdev == number:
-            return
-        os.unlink(target)
-    os.mknod(target, stat.S_IFBLK | 0o600, number)
-
-
-def hide_device(target: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(target)
 
 
 def detach(path: str) -> None:
@@ -251,6 +239,12 @@ def copy_frozen(source: str, path: str, stage: str, budget: CopyBudget) -> None:
     try:
         begin_copy(source, path, 0, budget)
     finally:
+        clones.thaw(stage)
+
+
+def thaw(stage: str) -> None:
+    """What is mounted there goes on, if it was frozen."""
+    if mounts.is_mountpoint(stage):
         clones.thaw(stage)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection, Sequence
 
@@ -10,7 +11,7 @@ from crib.host import files, mounts
 from crib.host.threads import Job
 from crib.model.errors import CribError, InvalidRequest
 from crib.model.paths import Paths
-from crib.model.volumes import is_volume_id
+from crib.model.volumes import VolumeId, VolumePaths, is_volume_id
 from crib.ports.volumes import Leftover
 
 LIST_SECONDS = 30.0
@@ -37,6 +38,14 @@ class HostGround:
                 names = await foreign(Job(what, place, LIST_SECONDS), _entries, place)
             found += [Leftover(name, f"{place}/{name}", lasts) for name in names]
         return found
+
+    async def tidy(self, volume: VolumeId) -> None:
+        paths = VolumePaths(self._paths, volume)
+        what = f"removing empty directories of volume {volume}"
+        with trying(what):
+            await ours(
+                Job(what, volume, CLEAR_SECONDS), _remove_empty, paths.stage, paths.pods, paths.passing
+            )
 
     async def clear(self, leftover: Leftover) -> None:
         path = leftover.path
@@ -65,6 +74,15 @@ def _entries(place: str) -> list[str]:
         return sorted(name for name in os.listdir(place) if is_volume_id(name))
     except FileNotFoundError:
         return []
+
+
+def _remove_empty(*directories: str) -> None:
+    for path in directories:
+        try:
+            os.rmdir(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY):
+                raise
 
 
 def _clear(path: str) -> None:

@@ -10,12 +10,13 @@ from crib.backends.environment import SharedLayers
 from crib.backends.volumes.archives import VolumeArchiver
 from crib.backends.volumes.block import BlockVolumes
 from crib.backends.volumes.ground import HostGround
+from crib.backends.volumes.image import ImageVolumes
 from crib.backends.volumes.local import LocalVolumes
 from crib.backends.volumes.tmpfs import TmpfsVolumes
 from crib.model.driver_status import DriverFigures, DriverStatus
 from crib.model.paths import Paths
 from crib.model.volume_settings import VolumeSettings
-from crib.model.volumes import BLOCK, CSI, LOCAL, TMPFS
+from crib.model.volumes import BLOCK, CSI, IMAGE, LOCAL, TMPFS
 from crib.ports.volumes import VolumeKind, VolumePorts
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def _open_csi(opening: VolumeOpening) -> CsiVolumes:
 KINDS: Mapping[str, Callable[[VolumeOpening], VolumeKind]] = {
     LOCAL: lambda opening: LocalVolumes(opening.paths, opening.min_free),
     TMPFS: lambda opening: TmpfsVolumes(opening.paths),
+    IMAGE: lambda opening: ImageVolumes(opening.paths, opening.layers),
     BLOCK: lambda opening: BlockVolumes(opening.paths, opening.min_free),
     CSI: _open_csi,
 }

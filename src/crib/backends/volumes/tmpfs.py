@@ -142,6 +142,3 @@ def _release(stage: str) -> None:
     if os.path.isdir(stage):
         mounts.unmount_tree(stage)
         os.rmdir(stage)
-    parent = os.path.dirname(stage)
-    if os.path.isdir(parent) and not os.listdir(parent):
-        os.rmdir(parent)

@@ -14,11 +14,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 from crib.engine.checks.images import ImageFindings
-from crib.engine.checks.mending import mended
 from crib.engine.checks.world import WorldFindings
 from crib.engine.core import Core
+from crib.engine.mending import mended
 from crib.engine.networks import Networks
 from crib.engine.sandboxes.stop import StopSandbox
+from crib.engine.volumes.verbs import NodeVolumes
 from crib.model.errors import CribError
 from crib.model.finding import Finding
 from crib.model.sandbox import SandboxState
@@ -29,12 +30,20 @@ _Look = Callable[[bool], AsyncIterator[Finding]]
 class CheckNode:
     """The verb. Until the node has started it mends nothing: the start does, and then this looks again."""
 
-    def __init__(self, core: Core, images: ImageFindings, networks: Networks, stop: StopSandbox) -> None:
+    def __init__(
+        self,
+        core: Core,
+        images: ImageFindings,
+        networks: Networks,
+        volumes: NodeVolumes,
+        stop: StopSandbox,
+    ) -> None:
         self.is_live = False
         """Whether verbs may be under way, and watchers at work."""
         self._core = core
         self._images = images
         self._networks = networks
+        self._volumes = volumes
         self._world = WorldFindings(core, stop)
 
     async def __call__(self, *, repair: bool, quick: bool = False) -> AsyncIterator[Finding]:
@@ -60,6 +69,7 @@ class CheckNode:
             ("images", lambda repair: self._images.unreferenced(repair=repair)),
             ("network", lambda repair: self._pods_networks(repair=repair)),
             ("network", lambda repair: self._garbage(repair=repair)),
+            ("volumes", lambda repair: self._volumes.check(repair=repair and self.is_live)),
             ("logs", lambda repair: self._world.logs()),
         ]
 

@@ -6,10 +6,10 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
-from crib.engine.checks.mending import mended
 from crib.engine.core import Core
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.verbs import ImageVerbs
+from crib.engine.mending import mended
 from crib.model.errors import CribError, NotFound
 from crib.model.finding import Finding
 from crib.model.ids import Digest, digest_of

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from crib.engine.checks.mending import mended
 from crib.engine.core import Core
 from crib.engine.losses import LOST, notice_loss
+from crib.engine.mending import mended
 from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
 from crib.engine.recovery.recover import carry_out, sweep
 from crib.engine.sandboxes.stop import StopSandbox

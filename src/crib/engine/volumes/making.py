@@ -148,6 +148,14 @@ class Making:
             await self.teardown(record)
             return record
 
+    async def remove_row(self, row: VolumeRecord) -> None:
+        """The same of a row, whatever state it is in."""
+        async with self._shelf.lock(row.name):
+            record = self._shelf.current(row.name)
+            if record is not None:
+                refuse_while_used(record)
+                await self.teardown(record)
+
     async def teardown(self, record: VolumeRecord) -> None:
         """Remove every trace of a volume that nobody uses; for who holds its lock. Safe to repeat.
 
@@ -179,12 +187,14 @@ class Making:
                 await self.teardown(now)
 
     async def unstage(self, record: VolumeRecord) -> VolumeRecord:
-        """Undo what was done for all pods, of a volume that none uses; for who holds the lock."""
+        """Undo what was done in this boot, for a volume that no pod uses; for who holds the lock."""
         shelf = self._shelf
-        if record.stage is StageState.UNSTAGED or record.uses:
+        if record.uses or not record.boot_id:
             return record
-        record = shelf.put(replace(record, stage=StageState.UNSTAGING))
-        await shelf.call(record, "unstage", shelf.kind(record.spec).unstage(record))
+        if record.stage is not StageState.UNSTAGED:
+            record = shelf.put(replace(record, stage=StageState.UNSTAGING))
+            await shelf.call(record, "unstage", shelf.kind(record.spec).unstage(record))
+        await shelf.core.ports.volumes.ground.tidy(record.id)
         return shelf.put(replace(record, stage=StageState.UNSTAGED, attachment={}, boot_id=""))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,19 +46,23 @@ class VolumeRecovery:
         self._snapshots = snapshots
         self._slots = asyncio.Semaphore(PARALLEL)
 
-    def begin(self) -> list[asyncio.Task[None]]:
-        """Start what there is to do; most starts find nothing."""
+    def begin(self, sweep: Callable[[], Awaitable[Sequence[str]]]) -> None:
+        """Start what there is to do; most starts find nothing but to `sweep`."""
         shelf, serve = self._shelf, self._shelf.core.keeper.serve
-        tasks = [
-            serve("recovery", self._bounded(f"volume {row.name}", self._volume, row.name), row.id)
-            for row in shelf.volumes
-            if not self._is_settled(row)
-        ]
-        return tasks + [
-            serve("recovery", self._bounded(f"snapshot {row.name}", self._snapshot, row), row.id)
-            for row in shelf.snapshots
-            if row.state is not SnapshotState.READY
-        ]
+        for row in shelf.volumes:
+            if not self._is_settled(row):
+                serve("recovery", self._bounded(f"volume {row.name}", self._volume, row.name), row.id)
+        for kept in shelf.snapshots:
+            if kept.state is not SnapshotState.READY:
+                serve("recovery", self._bounded(f"snapshot {kept.name}", self._snapshot, kept), kept.id)
+        serve("sweep of volumes", self._sweep(sweep))
+
+    async def _sweep(self, sweep: Callable[[], Awaitable[Sequence[str]]]) -> None:
+        try:
+            for path in await sweep():
+                _log.warning("removed %s: it belonged to no record", path)
+        except CribError as error:
+            _log.error("what belongs to no record of volumes could not be removed: %s", error)
 
     def _is_settled(self, row: VolumeRecord) -> bool:
         boot_id = self._shelf.core.facts.boot_id

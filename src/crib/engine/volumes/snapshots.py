@@ -90,6 +90,12 @@ class Snapshots:
             await self.teardown(record)
             return record
 
+    async def remove_row(self, row: SnapshotRecord) -> None:
+        """The same of a row, whatever state it is in."""
+        async with self._shelf.snapshot_lock(row.name):
+            if (record := self._shelf.snapshots.get(row.id)) is not None:
+                await self.teardown(record)
+
     async def teardown(self, record: SnapshotRecord) -> None:
         """Remove every trace of it; for who holds its lock. Safe to repeat.
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crib.engine.checks.mending import mended
+from crib.engine.mending import mended
 from crib.engine.volumes.making import Making
 from crib.engine.volumes.publishing import Publishing
 from crib.engine.volumes.shelf import VolumeShelf
@@ -165,6 +165,17 @@ class VolumeUpkeep:
                 continue
             found = Finding(AREA, left.path, "belongs to no record", "it is unmounted and removed")
             yield await self._mend(found, ground.clear(left)) if repair else found
+
+    async def sweep(self, *, dry: bool = False) -> list[str]:
+        """Unmount and remove what there is of this boot and belongs to no record; its paths."""
+        ground, swept = self._shelf.core.ports.volumes.ground, []
+        for left in await ground.leftovers():
+            if left.lasts or self._shelf.volumes.get(left.of) is not None:
+                continue
+            if not dry:
+                await ground.clear(left)
+            swept.append(left.path)
+        return swept
 
     async def _mend(self, found: Finding, work: Coroutine[Any, Any, object]) -> Finding:
         (one,) = await mended(self._shelf.core, [found], work)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from crib.engine.core import Core
@@ -87,9 +87,9 @@ class NodeVolumes:
         self._core.volumes.fill(rows.volumes)
         self._core.snapshots.fill(rows.snapshots)
 
-    def recover(self) -> list[asyncio.Task[None]]:
-        """Begin what a start has to do; the tasks are nobody's to wait for."""
-        return self._recovery.begin()
+    def recover(self) -> None:
+        """Begin what a start has to do. Nobody waits for it."""
+        self._recovery.begin(self._upkeep.sweep)
 
     def list(self, wanted: VolumeFilter = VolumeFilter()) -> Iterator[VolumeRecord]:
         """By namespace and name; those in CREATING and REMOVING too, as they may be left over."""
@@ -150,6 +150,21 @@ class NodeVolumes:
         """See VolumeUpkeep."""
         async for pruned in self._upkeep.prune(everything=everything, dry=dry):
             yield pruned
+
+    def users(self) -> Mapping[str, str]:
+        """Pods that use volumes, NAMESPACE/NAME by their uid."""
+        return {use.pod.uid: str(use.pod) for row in self._core.volumes for use in row.uses}
+
+    def removals(self) -> Iterator[tuple[str, Callable[[], Awaitable[object]]]]:
+        """Each snapshot and volume, with what removes it; those that are half-made or half-gone too."""
+        for kept in self.snapshots():
+            yield f"snapshot {kept.name}", partial(self._snapshots.remove_row, kept)
+        for row in self.list():
+            yield str(row.name), partial(self._making.remove_row, row)
+
+    async def sweep(self, *, dry: bool = False) -> Sequence[str]:
+        """Unmount and remove what there is of this boot and belongs to no record; its paths."""
+        return await self._upkeep.sweep(dry=dry)
 
     async def _work(self, name: str, work: Coroutine[Any, Any, T]) -> T:
         return await self._core.keeper.begin(name, work).wait()
