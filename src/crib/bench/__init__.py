@@ -4,7 +4,7 @@
 * `session` is the order of `crib bench`; `lives` is one pod's life with a stopwatch, `floors` the same work
   by crun, conmon and CNI plugins alone, `memory` many pods at once and what processes take.
 * `pulls` is `crib bench pull`. `streams` is the order of `crib bench streams`, `stream_pod` and `flows` its
-  work. `crowd` is the order of `crib bench crowd`, `callers` its processes.
+  work. `crowd` is the order of `crib bench crowd`, `callers` its processes. `day` is `crib bench day`.
 * `turns` is what all share: endpoints, rounds, warnings. `figures` has medians, noise, table and JSON.
   `target` is one runtime under test, `image` the image of its pods.
 

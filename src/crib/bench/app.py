@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 # typer reads the options from the signatures when a program begins
-from crib.bench.options import BenchOptions, CrowdOptions, PullBenchOptions, StreamsOptions
+from crib.bench.options import BenchOptions, CrowdOptions, DayOptions, PullBenchOptions, StreamsOptions
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -78,4 +78,19 @@ def crowd(session: BenchSession, options: CrowdOptions) -> None:
     from crib.bench import crowd as work
 
     work.go_before_all()
+    session.run(work.run(options, session.endpoint))
+
+
+def day(session: BenchSession, options: DayOptions) -> None:
+    """Measure what a kubelet's rhythm costs while nothing happens: CPU seconds a minute.
+
+    Starts pods, and asks for some time what a kubelet asks all day: lists each second and the status of what
+    changed, statistics every 10 s, a command in each container every 5 s as an exec probe, the runtime's own
+    status, events. Measures runtimes in turn, and tells the CPU of the daemon, of the bench itself and of the
+    whole machine. Removes its pods, even after Ctrl-C. Use a quiet node.
+
+    crib bench day -e crib=unix:///run/crib/crib.sock -e crio=unix:///run/crio/crio.sock
+    """
+    from crib.bench import day as work
+
     session.run(work.run(options, session.endpoint))

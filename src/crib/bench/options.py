@@ -192,3 +192,29 @@ class CrowdOptions:
     json: _Json = ""
     html: _Html = ""
     png: _Png = ""
+
+
+@dataclass(frozen=True)
+class DayOptions:
+    endpoints: _Endpoints = None
+    image: Annotated[
+        str,
+        typer.Option(
+            metavar="IMAGE",
+            help="The containers' image; it must have sleep and true. The default is made from busybox.",
+        ),
+    ] = "localhost/crib-bench:latest"
+    pods: Annotated[int, typer.Option(min=1, max=2000, help="Pods that run meanwhile.")] = 40
+    seconds: Annotated[
+        float, typer.Option(min=1, max=86_400, metavar="SECONDS", help="Duration for each runtime.")
+    ] = 60.0
+    probe: Annotated[
+        float,
+        typer.Option(min=0.1, max=3600, metavar="SECONDS", help="Time between two commands in a container."),
+    ] = 5.0
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds for each runtime.")] = 1
+    handler: Annotated[str, typer.Option(help="The RuntimeClass handler to use.")] = ""
+    pids: _Pids = None
+    json: _Json = ""
+    html: _Html = ""
+    png: _Png = ""

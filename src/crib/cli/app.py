@@ -341,6 +341,7 @@ _bench_group = command_group(app, _bench.BenchOptions, _NODE, _bench.bench)
 command(_bench_group, _bench.PullBenchOptions, _NODE)(_bench.pull)
 command(_bench_group, _bench.StreamsOptions, _NODE)(_bench.streams)
 command(_bench_group, _bench.CrowdOptions, _NODE)(_bench.crowd)
+command(_bench_group, _bench.DayOptions, _NODE)(_bench.day)
 
 
 def main() -> None:
