@@ -41,6 +41,7 @@ class FakeContainers:
             if request.restore is not None:
                 process = monitor = None
             made = FakeContainer(argv, process, _env(edits), resources=record.resources)
+            made.waits = request.restore is not None
             self._host.containers[record.id] = made
             await self._failpoints.reach("create_late", record.id)
         stop_signal = STOP_OF_SYSTEMD if argv[0] == "/sbin/init" else 0
@@ -71,7 +72,7 @@ class FakeContainers:
         program = container.argv[0].rsplit("/", 1)[-1] if container.argv else ""
         if program not in PROGRAMS:
             raise Broken(f"start of container {record.id}: {program!r}: no such file or directory")
-        container.status = "running"
+        container.status, container.waits = "running", False
         code = ends_with(container.argv)
         if code is not None:
             self._host.finish(record.id, code)
@@ -85,7 +86,7 @@ class FakeContainers:
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
         await self._failpoints.reach("signal", record.id)
         container = self._host.containers.get(record.id)
-        if container is None or container.status not in ("created", "running"):
+        if container is None or container.waits or container.status not in ("created", "running"):
             return
         container.signals.append(signum)
         if container.immortal or (container.stubborn and signum != signal.SIGKILL):

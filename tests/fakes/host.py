@@ -49,6 +49,8 @@ class FakeContainer:
     reopened: int = 0
     resources: Resources = Resources()
     paused: bool = False
+    waits: bool = False
+    """It is restored when it starts: until then there is nobody who could get a signal."""
     in_use: int = 0
     """Bytes of memory."""
     log_size: int = 0

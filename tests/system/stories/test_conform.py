@@ -26,7 +26,6 @@ pytestmark = [
 LIMIT = 240.0 * PATIENCE
 """Seconds for one case: a busy machine is no fault of the runtime."""
 NOT_HERE = {
-    "RestorePod/of_nothing_restores_no_pod": "a node that restores checkpoints",
     "CreateContainer/the_default_apparmor_profile_confines": "a node with AppArmor",
     "CreateContainer/files_of_version_2_are_written": "a node with cgroup v2",
     "CreateContainer/selinux_has_no_effect_where_it_is_off": "a node without SELinux",

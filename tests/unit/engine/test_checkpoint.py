@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from crib.model.container import ContainerSecurity
-from crib.model.errors import Broken, CribError, NotBuilt, NotFound, TimedOut, WrongState
+from crib.model.errors import Broken, CribError, NotBuilt, NotFound, TimedOut, Unavailable, WrongState
 from crib.model.ids import ContainerId
 from crib.model.sandbox import NamespaceMode, NamespaceOptions
 from tests.fakes.world import World, bounded, container_config, until
@@ -80,6 +80,8 @@ async def test_what_cannot_be_undone_is_tried_again_and_the_archive_is_there_all
     await world.node.containers.checkpoint(container, PLACE, 0)
     assert PLACE in world.handler.host.archives
     assert world.node.containers.get(container).checkpointing == PLACE
+    with pytest.raises(Unavailable, match="not cleared away"):
+        await world.node.containers.checkpoint(container, PLACE, 0)
     again = await world.restarted()
     await until(lambda: again.node.containers.get(container).checkpointing == "")
 

@@ -23,7 +23,7 @@ from functools import partial
 from crib.engine.core import Core
 from crib.engine.timeline import SandboxTimeline
 from crib.model.container import ContainerRecord
-from crib.model.errors import CribError, NotBuilt, TimedOut, WrongState
+from crib.model.errors import CribError, NotBuilt, TimedOut, Unavailable, WrongState
 from crib.model.ids import ContainerId
 from crib.model.lifecycle import ContainerVerb, move_container
 from crib.model.sandbox import NamespaceMode, SandboxRecord
@@ -75,9 +75,9 @@ async def save(core: Core, sandbox: SandboxRecord, savings: Sequence[Saving], un
         rows = [_suitable(core.container(one.container), sandbox) for one in savings]
         stage = core.timeline.of(sandbox.id)
         with stage("CheckpointContainer", " ".join(row.config.name for row in rows)):
-            for position, one in enumerate(savings):
-                rows[position] = core.containers.put(replace(rows[position], checkpointing=one.location))
             try:
+                for position, one in enumerate(savings):
+                    rows[position] = core.containers.put(replace(rows[position], checkpointing=one.location))
                 at = await _capture(core, checkpoints, rows, stage)
                 with stage("archive", ""):
                     for row in rows:
@@ -85,7 +85,8 @@ async def save(core: Core, sandbox: SandboxRecord, savings: Sequence[Saving], un
                     await _publish(checkpoints, rows)
             finally:
                 for row in rows:
-                    await _end(core, checkpoints, row)
+                    if row.checkpointing:
+                        await _end(core, checkpoints, row)
 
 
 async def _capture(
@@ -179,6 +180,8 @@ def able(core: Core, name: str) -> Checkpoints:
 def _suitable(record: ContainerRecord, sandbox: SandboxRecord) -> ContainerRecord:
     move_container(record, ContainerVerb.CHECKPOINT)
     what = f"cannot checkpoint container {record.id}"
+    if record.checkpointing:  # what is left of it may be in use
+        raise Unavailable(f"{what}: an earlier checkpoint of it is not cleared away yet")
     if record.config.security.namespaces.pid != NamespaceMode.CONTAINER:
         raise WrongState(f"{what}: it shares its process ids with others")
     if sandbox.config.user_namespace is not None:

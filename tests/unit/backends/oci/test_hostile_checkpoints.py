@@ -52,13 +52,16 @@ DIRECTORY, DEVICE, BLOCK, FIFO = (kind[0] for kind in (b"5", b"3", b"4", b"6"))
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A root below a directory that nothing may get into."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "kept").write_text("kept")
+    (tmp_path / "outside" / "deep").mkdir(parents=True)
+    for kept in (tmp_path / "outside" / "kept", tmp_path / "outside" / "deep" / "kept"):
+        kept.write_text("kept")
     (tmp_path / "root").mkdir()
     yield tmp_path
     assert sorted(os.listdir(tmp_path)) in (["outside", "root"], ["outside", "root", "source"])
-    assert os.listdir(tmp_path / "outside") == ["kept"]
+    assert sorted(os.listdir(tmp_path / "outside")) == ["deep", "kept"]
+    assert os.listdir(tmp_path / "outside" / "deep") == ["kept"]
     assert (tmp_path / "outside" / "kept").read_text() == "kept"
+    assert (tmp_path / "outside" / "deep" / "kept").read_text() == "kept"
 
 
 def source(place: Path, archive: bytes) -> CheckpointParts:
@@ -232,6 +235,9 @@ def test_what_was_deleted_is_taken_away_with_all_below_it(place: Path) -> None:
         [("a/../../outside/kept", b"gone")],
         [("a", "link:../outside"), ("a/kept", b"gone")],
         [("a", "link:../outside"), ("a/new", DIRECTORY)],
+        [("a", "link:../outside"), ("a/deep/kept", b"gone")],
+        [("a", "link:../outside"), ("a/deep/.wh.kept", b"")],
+        [("a", "link:../outside"), ("a/deep/.wh..wh..opq", b"")],
         [("a", "link:../outside"), ("a/.wh.kept", b"")],
         [("a", "link:../outside"), ("a/.wh..wh..opq", b"")],
         [("a", "link:../outside"), ("b", "hard:a/kept")],
@@ -264,7 +270,9 @@ def test_a_link_at_the_place_of_a_file_is_replaced_and_not_followed(place: Path)
     assert not (place / "root" / "b").is_symlink()
 
 
-@pytest.mark.parametrize("deleted", [b'["../outside/kept"]', b'["/a/kept"]', b"{}", b"[1]"])
+@pytest.mark.parametrize(
+    "deleted", [b'["../outside/kept"]', b'["/a/kept"]', b'["/a/deep/kept"]', b"{}", b"[1]"]
+)
 def test_a_list_of_deleted_files_that_leads_out_of_the_root_is_refused(place: Path, deleted: bytes) -> None:
     (place / "root" / "a").symlink_to(place / "outside")
     with pytest.raises(Unsound):
