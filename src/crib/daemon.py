@@ -267,14 +267,8 @@ class Daemon:
         return database
 
     def _volumes_on(self, layers: SharedLayers) -> VolumeOpening:
-        configuration, limits = self._configuration, self._settings.images.transfer
-        return VolumeOpening(
-            self._paths,
-            lambda: configuration.settings.volumes,
-            layers,
-            limits.min_free,
-            limits.max_ratio,
-        )
+        configuration, min_free = self._configuration, self._settings.images.transfer.min_free
+        return VolumeOpening(self._paths, lambda: configuration.settings.volumes, layers, min_free)
 
     def _vitals(self) -> Vitals:
         waits = (

@@ -38,6 +38,7 @@ from crib.cli.session import (
     quiet,
 )
 from crib.cli.usage_commands import add_usage_commands
+from crib.cli.volume_commands import add_volume_commands
 from crib.cli.workload_commands import add_workload_commands
 from crib.cli.workload_options import RunCommandOptions
 
@@ -123,6 +124,7 @@ def run(session: CliSession, options: RunCommandOptions) -> None:
 
 add_keeping_commands(app, _RUN)
 add_workload_commands(app, _RUN)
+add_volume_commands(app, _RUN)
 add_lifecycle_commands(app, panels.CHANGE)
 
 

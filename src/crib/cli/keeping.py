@@ -11,7 +11,7 @@ from crib.cli.output import age, as_dict, document, table, tell
 from crib.cli.run import plans_of
 from crib.cli.session import say
 from crib.client import ClientError, kept, lookup
-from crib.client.workloads import files, keeping
+from crib.client.workloads import keeping, pod_volumes
 from crib.client.workloads.removal import remove_pod, stop_pod
 from crib.manifest.plan import Dirs
 
@@ -100,9 +100,8 @@ async def _down(connection: Connection, label: str, dirs: Dirs, grace: int | Non
                 say(f"crib: {error}")  # without its keeper: what runs of it is stopped below
             await kept.forget(connection, pod)
             if not pod.pod_sandbox_id:
-                files.remove(
-                    Dirs(pod.pods_dir), pod.uid
-                )  # it never had a sandbox that would be removed below
+                # it never had a sandbox that would be removed below
+                await pod_volumes.detach(connection, Dirs(pod.pods_dir), pod.uid)
     for sandbox in await lookup.pods(connection):
         if f"{sandbox.metadata.namespace}/{sandbox.metadata.name}" == label:
             there = True

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from crib.cli.workload_options import RunCommandOptions
     from crib.client import Connection
     from crib.client.pods import Pod
-    from crib.manifest.plan import ContainerPlan, Plans, PodPlan, VolumePlan
+    from crib.manifest.claim_plan import ClaimPlan
+    from crib.manifest.plan import Plans, PodPlan, VolumePlan
     from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 
@@ -115,15 +116,13 @@ def _document_form(output: Form) -> Form:
 
 
 def _requests(plan: PodPlan) -> dict[str, Any]:
-    def shown(container: ContainerPlan) -> dict[str, Any]:
-        return as_dict(late.filled(container, late.SHOWN).config)
-
+    shown = late.shown(plan)
     return {
-        "runtimeHandler": plan.handler,
-        "sandbox": as_dict(plan.sandbox),
-        "initContainers": [shown(container) for container in plan.init_containers],
-        "containers": [shown(container) for container in plan.containers],
-        "volumes": [_volume(volume) for volume in plan.volumes],
+        "runtimeHandler": shown.handler,
+        "sandbox": as_dict(shown.sandbox),
+        "initContainers": [as_dict(container.config) for container in shown.init_containers],
+        "containers": [as_dict(container.config) for container in shown.containers],
+        "volumes": [_volume(volume) for volume in shown.volumes],
     }
 
 
@@ -133,7 +132,28 @@ def _volume(volume: VolumePlan) -> dict[str, Any]:
         return {**found, "image": volume.image}
     if volume.kind == "files":
         return {**found, "files": {f.path: f.content.decode(errors="replace") for f in volume.files}}
+    if volume.claim is not None:
+        return {**found, "volume": volume.claim.label, **_asked_for(volume.claim)}
     return {**found, "path": volume.path}
+
+
+def _asked_for(claim: ClaimPlan) -> dict[str, Any]:
+    """What is asked of the volume if it is not there yet; never the secrets of a driver."""
+    spec = claim.spec
+    found = {
+        "goesWithPod": claim.with_pod,
+        "kind": spec.kind,
+        "storageClass": spec.storage_class,
+        "size": spec.size,
+        "accessModes": list(spec.access_modes),
+        "block": spec.block,
+        "source": spec.source.name if spec.source is not None else spec.device,
+        "driver": spec.driver.driver if spec.driver is not None else "",
+        "parameters": dict(spec.driver.attributes) if spec.driver is not None else {},
+        "fsType": spec.fs_type,
+        "labels": dict(claim.labels),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 class _Shown:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crib.manifest import shapes
+from crib.manifest.claims import SNAPSHOT_GROUP
 from crib.manifest.faults import ManifestError
-from crib.manifest.fields import ManifestNode, check_label, check_subdomain, nearest
+from crib.manifest.fields import ManifestNode, check_label, check_subdomain, is_label, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,14 +29,21 @@ _WORKLOADS: Mapping[str, tuple[str, Shape]] = {
     "Job": ("batch/v1", shapes.JOB),
     "CronJob": ("batch/v1", shapes.CRON_JOB),
 }
-_DATA = ("ConfigMap", "Secret", "PersistentVolumeClaim")
+_DATA: Mapping[str, str] = {
+    "ConfigMap": "v1",
+    "Secret": "v1",
+    "PersistentVolumeClaim": "v1",
+    "PersistentVolume": "v1",
+    "VolumeSnapshot": f"{SNAPSHOT_GROUP}/v1",
+}
 _OTHERS = (
     "APIService CertificateSigningRequest ClusterRole ClusterRoleBinding CSIDriver "
     "CustomResourceDefinition EndpointSlice Endpoints Event FlowSchema HorizontalPodAutoscaler Ingress "
     "IngressClass Kustomization Lease LimitRange MutatingWebhookConfiguration Namespace NetworkPolicy "
-    "PersistentVolume PodDisruptionBudget PodTemplate PriorityClass ResourceQuota Role RoleBinding "
+    "PodDisruptionBudget PodTemplate PriorityClass ResourceQuota Role RoleBinding "
     "RuntimeClass Service ServiceAccount StorageClass ValidatingAdmissionPolicy "
-    "ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration"
+    "ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration VolumeSnapshotClass "
+    "VolumeSnapshotContent"
 )
 _LEFT_OUT = frozenset(_OTHERS.split())
 """Kinds of Kubernetes that are about a cluster."""
@@ -44,18 +52,23 @@ _INDEX = "batch.kubernetes.io/job-completion-index"
 
 @dataclass(frozen=True, slots=True)
 class PodSource:
-    """One pod to be: what holds its `metadata` and `spec`, and the name it gets (empty: its own)."""
+    """One pod to be: what holds its `metadata` and `spec`, and the name it gets (empty: its own).
+
+    `claims` are those that its workload makes for it.
+    """
 
     node: ManifestNode
     name: str = ""
     namespace: str = ""
+    claims: tuple[ManifestNode, ...] = ()
 
 
 def is_data(node: ManifestNode) -> bool:
     """Whether it is an object that pods refer to; a fault if its version is another one."""
-    if node.text("kind") not in _DATA:
+    version = _DATA.get(node.text("kind"))
+    if version is None:
         return False
-    _check_version(node, "v1")
+    _check_version(node, version)
     return True
 
 
@@ -119,7 +132,8 @@ def _workload(node: ManifestNode, kind: str) -> Iterator[PodSource]:
     for number in numbers:
         numbered = kind in ("Deployment", "ReplicaSet", "StatefulSet", "ReplicationController")
         pod = f"{name}-{number}" if numbered or len(numbers) > 1 else name
-        yield PodSource(_template(template, spec, kind, pod), pod, namespace)
+        claims = tuple(_claims(spec, pod, namespace)) if kind == "StatefulSet" else ()
+        yield PodSource(_template(template, spec, kind, pod), pod, namespace, claims)
 
 
 def _needed(node: ManifestNode, name: str) -> ManifestNode:
@@ -160,14 +174,7 @@ def _template(template: ManifestNode, workload: ManifestNode, kind: str, pod: st
         raise ManifestError(template.at("spec"), "is required")
     if kind == "StatefulSet":
         spec = spec.with_fields(hostname=pod, subdomain=workload.text("serviceName") or None)
-        claims = [
-            {"name": name, "persistentVolumeClaim": {"claimName": f"{name}-{pod}"}}
-            for claim in workload.children("volumeClaimTemplates")
-            if (name := check_label(claim.part("metadata"), "name"))
-        ]
-        if claims:
-            volumes = spec.raw("volumes")
-            spec = spec.with_fields(volumes=[*(volumes if isinstance(volumes, list) else ()), *claims])
+        spec = _with_claims(spec, workload, pod)
     metadata = template.part("metadata")
     if workload.text("completionMode") == "Indexed":
         number = pod.rpartition("-")[2]
@@ -175,6 +182,33 @@ def _template(template: ManifestNode, workload: ManifestNode, kind: str, pod: st
         metadata = metadata.with_fields(annotations={**metadata.mapping("annotations"), _INDEX: index})
         spec = _indexed(spec, index)
     return template.with_parts(metadata=metadata, spec=spec)
+
+
+def _with_claims(spec: ManifestNode, workload: ManifestNode, pod: str) -> ManifestNode:
+    """A template's claim is a volume of its name, and takes the place of one that the pod has itself."""
+    names = [claim.part("metadata").raw("name") for claim in workload.children("volumeClaimTemplates")]
+    claims = {
+        name: {"name": name, "persistentVolumeClaim": {"claimName": f"{name}-{pod}"}}
+        for name in names
+        if isinstance(name, str) and is_label(name)
+    }
+    volumes = spec.raw("volumes")
+    if not claims or not isinstance(volumes, list | None):
+        return spec
+    found = [claims.pop(str(one.get("name")), one) if isinstance(one, dict) else one for one in volumes or ()]
+    return spec.with_fields(volumes=[*found, *claims.values()])
+
+
+def _claims(workload: ManifestNode, pod: str, namespace: str) -> Iterator[ManifestNode]:
+    """Of a pod's own, named TEMPLATE-POD."""
+    for template in workload.children("volumeClaimTemplates"):
+        template.check(shapes.CLAIM)
+        metadata = template.part("metadata")
+        metadata.check(shapes.METADATA)
+        if name := check_label(metadata, "name"):
+            own = metadata.with_fields(name=f"{name}-{pod}", namespace=namespace)
+            claim = template.with_fields(apiVersion="v1", kind="PersistentVolumeClaim")
+            yield claim.with_parts(metadata=own)
 
 
 def _indexed(spec: ManifestNode, index: str) -> ManifestNode:

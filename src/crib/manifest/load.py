@@ -77,6 +77,8 @@ class _Reading:
         for source in pod_sources(node):
             if len(self._pods) == MAX_PODS:
                 raise ManifestError(node.place, f"the manifest has more than {MAX_PODS} pods")
+            for claim in source.claims:
+                self._objects.add_missing(claim)
             own = source.node.beside(self._book.for_pod())
             plan = pod_plan(replace(source, node=own), self._site, self._objects, self._new_uid)
             self._check_names(plan, own.part("metadata") if not source.name else node.part("metadata"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
 
 if TYPE_CHECKING:
+    from crib.manifest.claim_plan import ClaimPlan
     from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, PodSandboxConfig
     from crib.wire.docker_config import AuthFile
 
@@ -54,14 +55,9 @@ class Dirs:
     def volume(self, uid: str, name: str) -> str:
         return os.path.join(self.pod(uid), "volumes", name)
 
-    def named_volume(self, namespace: str, name: str) -> str:
-        """A volume that outlives its pods; it is beside them, not among them."""
-        return os.path.join(self.volumes, namespace, name)
-
-    @property
-    def volumes(self) -> str:
-        """Where volumes are that outlive pods."""
-        return os.path.join(os.path.dirname(self.root), "volumes")
+    def secrets(self, uid: str, name: str) -> str:
+        """In memory: what the driver of a volume is told."""
+        return os.path.join(self.pod(uid), "secrets", name)
 
     def sub_path(self, uid: str, container: str, index: int) -> str:
         return os.path.join(self.pod(uid), "subpaths", container, str(index))
@@ -95,21 +91,12 @@ class VolumeFile:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimPlan:
-    """A named volume: it is made for the first pod that asks for it. `size` is what was asked for."""
-
-    namespace: str
-    name: str
-    labels: tuple[tuple[str, str], ...] = ()
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class VolumePlan:
     """A volume of the pod. `path` is on the host (empty for images), `size` bytes (0: no limit).
 
     `files` of the kind of that name are made with the pod. `group` becomes the owner of what is in it
-    (fsGroup); with `group_always` it is set again, however much that is.
+    (fsGroup); with `group_always` it is set again, however much that is. With `claim` it is a volume of the
+    runtime: the path is a mark of `late` until the runtime has told it.
     """
 
     name: str
@@ -182,6 +169,8 @@ class PodPlan:
     behaviour: PodBehaviour = field(default_factory=PodBehaviour)
     unkept: tuple[str, ...] = ()
     """Paths of fields that have an effect only while somebody keeps the pod up."""
+    account: str = ""
+    """The service account's name."""
     document: str = ""
     """A manifest that comes to this pod again, with its uid: what is kept of it."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from crib.client import lookup
 from crib.client.errors import PodFailure
-from crib.client.workloads import files, keeping
+from crib.client.workloads import files, keeping, pod_volumes
 from crib.client.workloads.images import PodImages
 from crib.client.workloads.removal import remove_pod, stop_pod
 from crib.client.workloads.start import PodStart
@@ -47,6 +47,7 @@ class Launch:
             self._replaced[plan.label] = self._in_the_way(plan, existing)
             known = {pod.metadata.uid for pod in self._replaced[plan.label]}
             files.check(plan, replaced=known)
+        await pod_volumes.check(self._connection, plans)
         for plan in plans:
             await PodImages(self._connection, plan, self._listener.pull).bring()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from crib.client import lookup
 from crib.client import pods as client_pods
-from crib.client.workloads import files, keeping
+from crib.client.workloads import files, keeping, pod_volumes
 from crib.client.workloads.ending import PodEnd
 from crib.client.workloads.site import read_site
 from crib.manifest.behaviour import DEFAULT_GRACE
@@ -70,4 +70,4 @@ async def remove_pod(connection: Connection, pod: PodSandbox, dirs: Dirs) -> Non
     if pod.state == SANDBOX_READY:
         await client_pods.stop(connection, pod.id, grace=0)
     await client_pods.remove(connection, pod.id)
-    files.remove(dirs, pod.metadata.uid)
+    await pod_volumes.detach(connection, dirs, pod.metadata.uid)
