@@ -30,7 +30,7 @@ from crib.model.events import ContainerEvent, EventKind, EventType, PodTimeline
 from crib.model.facts import HostFacts, Vitals
 from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.lifecycle import is_listed
-from crib.model.sandbox import SandboxRecord
+from crib.model.sandbox import SandboxConfig, SandboxRecord
 from crib.model.settings import Settings
 from crib.model.volumes import SnapshotRecord, VolumeRecord
 from crib.ports.clocks import Clock
@@ -71,10 +71,15 @@ class Ports:
     """None: switched off."""
 
 
+def sandbox_key(config: SandboxConfig) -> tuple[str, str, str, int]:
+    """What makes two RunPodSandbox calls the same sandbox (CRI PodSandboxMetadata)."""
+    meta = config.metadata
+    return meta.namespace, meta.name, meta.uid, meta.attempt
+
+
 def sandbox_name(record: SandboxRecord) -> tuple[str, str, str, int] | None:
-    """What makes two RunPodSandbox calls the same sandbox (CRI PodSandboxMetadata). None: given up."""
-    meta = record.config.metadata
-    return None if record.abandoned else (meta.namespace, meta.name, meta.uid, meta.attempt)
+    """The same of a record. None: given up."""
+    return None if record.abandoned else sandbox_key(record.config)
 
 
 def container_name(record: ContainerRecord) -> tuple[str, str, int] | None:

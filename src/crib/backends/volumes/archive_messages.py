@@ -18,7 +18,6 @@ class ArchiveOrder(msgspec.Struct, frozen=True):
     compress: bool = False
     min_free: int = 0
     max_bytes: int = 0
-    max_ratio: int = 1
 
 
 class ArchiveAnswer(msgspec.Struct, frozen=True):

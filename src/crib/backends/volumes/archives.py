@@ -41,13 +41,10 @@ _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {0} import main;
 
 
 class VolumeArchiver:
-    """Imports leave `min_free` bytes of the volume's disk, and refuse what unpacks to `max_ratio` times its
-    size.
-    """
+    """Imports leave `min_free` bytes of the volume's disk."""
 
-    def __init__(self, min_free: int = 0, max_ratio: int = 200) -> None:
+    def __init__(self, min_free: int = 0) -> None:
         self._min_free = min_free
-        self._max_ratio = max_ratio
 
     async def write(self, directory: str, archive: str) -> int:
         """Write a volume's files, or its device, to the new file `archive`; the file's size.
@@ -103,7 +100,6 @@ class VolumeArchiver:
             write=False,
             min_free=self._min_free,
             max_bytes=MAX_BYTES,
-            max_ratio=self._max_ratio,
         )
 
     def _budget(self) -> CopyBudget:

@@ -33,8 +33,6 @@ class VolumeOpening:
     layers: SharedLayers
     min_free: int = 0
     """Bytes of the data directory's disk that copies leave free."""
-    max_ratio: int = 200
-    """`images.max_ratio`, which holds for imported archives as well."""
     figures: DriverFigures = field(default_factory=DriverFigures)
     """Of calls of drivers."""
 
@@ -88,7 +86,7 @@ def open_volumes(opening: VolumeOpening) -> VolumePorts:
     """All kinds, and what they share."""
     return VolumePorts(
         kinds=OpenKinds(opening),
-        archives=VolumeArchiver(opening.min_free, opening.max_ratio),
+        archives=VolumeArchiver(opening.min_free),
         ground=HostGround(opening.paths),
         drivers=OpenDrivers(opening),
     )

@@ -23,6 +23,8 @@ from crib.wire.tar_records import Extent
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _INSIDE = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_XDEV
+_BLOCK = 256 << 10
+_ZEROS = bytes(_BLOCK)
 _LOOK_EVERY = 64 << 20
 """Bytes written between two looks at what is free."""
 _UNUSUAL_MODE = 0o755
@@ -64,7 +66,7 @@ class TreeMaker:
         self._open: _Writing | None = None
         self._unseen = _LOOK_EVERY
         self.written = 0
-        """Bytes of files."""
+        """Bytes of files, without those that are zeros."""
         self.left_out = 0
         """Extended attributes that are not content, or that the file system does not take."""
 
@@ -91,6 +93,8 @@ class TreeMaker:
     def end(self) -> None:
         """The archive is complete: directories get their owners, modes and times, the innermost first."""
         self._reader.end()
+        if not self._received:
+            raise ArchiveRefused("it is empty")
         for path in sorted(self._directories, reverse=True):
             member = self._directories[path]
             with _naming(member):
@@ -142,9 +146,12 @@ class TreeMaker:
         while data:
             if not file.left:  # there is one more: the reader has compared the map with what is stored
                 file.at, file.left = next(file.extents)
-            piece = data[: file.left]
-            self._account(len(piece))
-            written = os.pwrite(file.fd, piece, file.at)
+            piece = data[: min(file.left, _BLOCK)]
+            if piece[0] == 0 and piece == _ZEROS[: len(piece)]:
+                written = len(piece)  # a hole: bytes that nobody needs are not to fill a disk
+            else:
+                self._account(len(piece))
+                written = os.pwrite(file.fd, piece, file.at)
             file.at += written
             file.left -= written
             data = data[written:]
