@@ -50,11 +50,16 @@ class VolumeUser(Kubelet):
         await self.cri.connection.call(self.cri.connection.node.SnapshotVolume, request)
 
     async def _export(self) -> None:
-        self.archive.unlink(missing_ok=True)
+        self._remove_archive()
         await volumes.export(self.cri.connection, "disk", str(self.archive))
         assert self.archive.stat().st_size > 0
         # What the pod has is there, whatever happened.
         assert [Path(one.path, "file").read_text() for one in await self._given()] == list(KINDS)
+
+    def _remove_archive(self) -> None:
+        """And what an export that was cut off has left, which the next one does not take for its own."""
+        for suffix in ("", ".partial"):
+            self.archive.with_name(f"{self.archive.name}{suffix}").unlink(missing_ok=True)
 
     async def _unpublish(self) -> None:
         await volumes.unpublish(self.cri.connection, "uid-pod")
@@ -62,7 +67,7 @@ class VolumeUser(Kubelet):
         assert not left, f"still in use: {left}"
 
     async def _remove_volumes(self) -> None:
-        self.archive.unlink(missing_ok=True)
+        self._remove_archive()
         try:
             await volumes.remove_snapshot(self.cri.connection, "kept")
         except NotFound:

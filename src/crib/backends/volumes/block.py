@@ -326,9 +326,6 @@ class BlockVolumes:
             return failure(f"{source.path} cannot be read", error).message
         return f"its file system has errors: {errors}" if errors else ""
 
-    async def close(self) -> None:
-        pass
-
     def _file(self, record: VolumeRecord) -> str:
         return VolumePaths(self._paths, record.id).file
 

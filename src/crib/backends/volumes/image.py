@@ -111,9 +111,6 @@ class ImageVolumes:
             return []
         return [Finding("volumes", subject, f"nothing is mounted at {stage}", "it is mounted again")]
 
-    async def close(self) -> None:
-        """Nothing is held open."""
-
     def _stage(self, record: VolumeRecord) -> str:
         return VolumePaths(self._paths, record.id).stage
 

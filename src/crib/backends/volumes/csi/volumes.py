@@ -253,9 +253,6 @@ class CsiVolumes:
             findings.append(Finding("volumes", str(record.name), problem))
         return findings
 
-    async def close(self) -> None:
-        """Nothing stays open between calls."""
-
 
 async def _is_mounted(path: str) -> bool:
     with trying(what := f"looking for a mount at {path}"):
