@@ -1,4 +1,4 @@
-"""`--rooms`: after the whole suite, each folder of src/crib must be covered (see tests/architecture)."""
+"""`--rooms`, in script/nightly: after the whole suite, each folder of src/crib must be covered."""
 
 from __future__ import annotations
 

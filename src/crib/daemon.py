@@ -49,6 +49,7 @@ from crib.config.views import checked
 from crib.engine.core import Ports
 from crib.engine.node import Node
 from crib.engine.timeline import program_ended
+from crib.footprint import warm_and_small
 from crib.host import cgroups, libc, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
@@ -89,10 +90,6 @@ SWITCH_INTERVAL = 0.0005
 """Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
 PROOFS = 4
 """Self-tests in the time after which the service manager would end the daemon; one may fail."""
-WARM_AFTER = 1.0
-"""Seconds from the opening of the gate to imports that the first stream would wait for."""
-TRIM_EVERY = 60.0
-"""Seconds between two times at which unused memory goes back to the system: that takes some milliseconds."""
 
 
 class Daemon:
@@ -208,7 +205,7 @@ class Daemon:
             await self._kept.begin(node.notices.follow("kept pods"), node.kept_restarted)
             self._ends.push_async_callback(self._kept.close)
             node.keeper.serve("archives at start", self._begin_upkeep(node))
-            node.keeper.serve("memory", _warm_and_small(streams))
+            node.keeper.serve("memory", warm_and_small(streams, lambda: any(node.sandboxes.list())))
             if self._settings.nice:
                 node.keeper.serve("priority", priority.Share(self._settings.nice).keep())
             self._manager.tell("READY=1")
@@ -324,18 +321,6 @@ async def _in_thread(what: str, work: Callable[[], None]) -> None:
     await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
 
 
-async def _warm_and_small(streams: StreamServer) -> None:
-    """The last imports; and from then on memory is given back.
-
-    The allocator keeps what was freed until it is told: 10 MiB of a start, and all of a flood of calls.
-    """
-    await asyncio.sleep(WARM_AFTER)
-    await OURS.run("importing the protocols of streams", streams.warm)
-    while True:
-        await OURS.run("giving memory back", libc.malloc_trim)
-        await asyncio.sleep(TRIM_EVERY)
-
-
 @contextlib.contextmanager
 def _making(key: str, path: str) -> Iterator[None]:
     """Names the setting when a directory cannot be made."""
@@ -369,6 +354,7 @@ def main() -> None:
             print("\n".join(checked(configuration.configuration)))
             return
         os.umask(PRIVATE_UMASK)
+        libc.use_one_heap()
         faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
         logs.set_up(configuration.settings.log)
         watch = LoopWatch()

@@ -31,6 +31,7 @@ NOT_THE_DAEMON = (
     ),
     *(f"backends.images.unpacked.{name}" for name in ("unpack_main", "tree_writer", "tree_digest")),
     *(f"backends.volumes.{name}" for name in ("archive_main", "tree_export", "tree_import")),
+    *(f"backends.oci.{name}" for name in ("checkpoint_main", "checkpoint_source", "checkpoint_changes")),
 )
 """Rooms of other processes, whose loop serves nobody else."""
 
@@ -38,6 +39,7 @@ AT_START = {
     "crib.daemon.Daemon.open_node": "before the socket is there nobody waits for an answer",
     "crib.backends.handlers.open_handlers": "a part of it",
     "crib.backends.locks.pods_cgroup": "a part of it",
+    "crib.backends.oci.checkpoint_probe.probe_criu": "a part of it",
     "crib.backends.oci.environment.open_environment": "a part of it",
     "crib.backends.pods.opening.open_node": "a part of it",
     "crib.backends.shim.environment.open_environment": "a part of it",
@@ -46,6 +48,7 @@ AT_START = {
     "crib.streaming.certificates.Certificates.__init__": "made before the streaming server listens",
     "crib.observe.audit.Audit.__init__": "made before the socket is served; written by a thread of its own",
     "crib.api.server.Server.start": "makes the socket and its directory, in our own state directory",
+    "crib.api.server.Server.stop": "removes the socket from our own state directory",
 }
 """What only these lead to runs before the first call is served."""
 
@@ -74,6 +77,7 @@ ON_THE_LOOP = {
     "crib.backends.bundle.bundles.Bundles.read_spec": _STATE,
     "crib.backends.known_processes.identity": _PROC,
     "crib.backends.known_processes.is_alive": _PROC,
+    "crib.backends.oci.checkpoints.OciCheckpoints._dump": _SPAWN,
     "crib.backends.oci.conmon.MonitorStart.__init__": _SPAWN,
     "crib.backends.oci.conmon.MonitorStart.pid": _PIPE,
     "crib.backends.oci.conmon.Monitors.spawn": "the runtime's own file, before each start of it",
@@ -91,7 +95,7 @@ ON_THE_LOOP = {
     "crib.backends.oci.exec._read_words": _STATE,
     "crib.backends.oci.exec._unlink": _STATE,
     "crib.backends.oci.lives.OciContainers._run_start": _STATE,
-    "crib.backends.oci.lives.OciContainers.start": _PROC,
+    "crib.backends.oci.lives.OciContainers._start": _PROC,
     "crib.backends.known_processes.read_pid": _STATE,
     "crib.backends.bundle.labels.Labels._give_default": "securityfs",
     "crib.backends.bundle.labels.Labels.bring_back": "securityfs, for a command that failed",
@@ -134,9 +138,9 @@ ON_THE_LOOP = {
     "crib.backends.records.sqlite_files.commit": "that of `BootRows`; those of images run in threads",
     "crib.host.capture.Capture._read_some": _PIPE,
     "crib.host.cgroups.Cgroups._process_trees": _CGROUP,
-    "crib.host.cgroups.Cgroups._remove_now": _CGROUP,
+    "crib.host.cgroup_trees._remove": _CGROUP,
     "crib.host.cgroups._read": _CGROUP,
-    "crib.host.cgroups._walk": _CGROUP,
+    "crib.host.cgroup_trees.walk": _CGROUP,
     "crib.host.cgroups._write": _CGROUP,
     "crib.host.inotify.DirectoryWatcher._read": _PIPE,
     "crib.host.namespaces._detach": _STATE,

@@ -22,6 +22,7 @@ TITLES = {
     "PROBE": "livenessProbe, readinessProbe, startupProbe",
     "RESOURCES": "resources",
     "VOLUME_MOUNT": "volumeMounts[]",
+    "VOLUME_DEVICE": "volumeDevices[]",
     "CONTAINER_SECURITY": "securityContext of a container",
     "POD_SECURITY": "securityContext of a pod",
     "DNS": "dnsConfig",
@@ -36,9 +37,18 @@ TITLES = {
     "PROJECTED_VOLUME": "volumes[].projected",
     "PROJECTED_SOURCE": "volumes[].projected.sources[]",
     "CLAIM_VOLUME": "volumes[].persistentVolumeClaim",
+    "CLAIM_TEMPLATE_METADATA": "volumes[].ephemeral.volumeClaimTemplate.metadata",
+    "CSI_VOLUME": "volumes[].csi",
     "CONFIG_MAP": "ConfigMap",
     "SECRET": "Secret",
-    "CLAIM_SPEC": "PersistentVolumeClaim: spec",
+    "CLAIM_SPEC": "PersistentVolumeClaim: spec, and that of a volumeClaimTemplate",
+    "DATA_SOURCE_REF": "PersistentVolumeClaim: spec.dataSource, dataSourceRef",
+    "SNAPSHOT_SPEC": "VolumeSnapshot: spec",
+    "SNAPSHOT_SOURCE": "VolumeSnapshot: spec.source",
+    "PERSISTENT_VOLUME_SPEC": "PersistentVolume: spec",
+    "CLAIM_REF": "PersistentVolume: spec.claimRef",
+    "LOCAL_VOLUME": "PersistentVolume: spec.local",
+    "CSI_PERSISTENT": "PersistentVolume: spec.csi",
     "DEPLOYMENT": "Deployment: spec",
     "REPLICA_SET": "ReplicaSet, ReplicationController: spec",
     "STATEFUL_SET": "StatefulSet: spec",
@@ -83,4 +93,13 @@ def test_every_table_of_fields_with_a_reason_is_on_the_page() -> None:
         for name, shape in vars(shapes).items()
         if isinstance(shape, Shape) and (shape.noted or shape.refused)
     }
-    assert with_reasons - told <= {"DOCUMENT", "LIST", "CLAIM"}
+    assert with_reasons - told <= {"DOCUMENT", "LIST", "CLAIM", "SNAPSHOT", "PERSISTENT_VOLUME"}
+
+
+def test_the_page_on_volumes_says_what_becomes_of_each_volume_of_kubernetes() -> None:
+    page = (PAGE.parent / "volumes.md").read_text()
+    rows = page[page.index("| volume | what crib does |") :].splitlines()[2:]
+    told = {row.split("`")[1]: row.split("|")[2].strip() for row in rows if row.startswith("| `")}
+    assert set(told) == (shapes.VOLUME.used - {"name"}) | set(shapes.VOLUME.refused)
+    refused = {name for name, text in told.items() if text.startswith("refused: ")}
+    assert refused == set(shapes.VOLUME.refused)

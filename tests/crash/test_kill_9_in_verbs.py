@@ -37,6 +37,9 @@ sweep = pytest.mark.parametrize(
 
 
 each_kind = pytest.mark.parametrize("cribd", ["oci", "shim"], indirect=True)
+now_and_nightly = pytest.mark.parametrize(
+    "cribd", ["oci", pytest.param("shim", marks=pytest.mark.nightly)], indirect=True
+)
 
 
 @pytest.fixture
@@ -181,7 +184,7 @@ async def _remove_containers(cri: Cri, _: Pod) -> None:
         await cri.remove_container(box)
 
 
-@each_kind
+@now_and_nightly
 @sweep
 @pytest.mark.parametrize(
     "verb", [_stop_pod, _remove_pod, _remove_containers], ids=lambda verb: verb.__name__[1:]

@@ -12,7 +12,7 @@ from crib.model.errors import Broken, InvalidRequest, WrongState
 from crib.model.explanation import ExplainedSpec
 from crib.model.sandbox import Resources
 from crib.ports.clocks import StageTimer
-from crib.ports.containers import CreatedContainer, CreateRequest, Observation
+from crib.ports.containers import CreatedContainer, CreateRequest, Observation, RestoredProcesses
 from tests.fakes.failpoints import Failpoints
 from tests.fakes.host import PROGRAMS, FakeContainer, FakeHost, ends_with
 
@@ -38,6 +38,8 @@ class FakeContainers:
             process, monitor = self._host.process(), self._host.process()
             if request.adjust is not None:
                 edits = (*edits, *await request.adjust(_spec(argv, _env(edits))))
+            if request.restore is not None:
+                process = monitor = None
             made = FakeContainer(argv, process, _env(edits), resources=record.resources)
             self._host.containers[record.id] = made
             await self._failpoints.reach("create_late", record.id)
@@ -61,7 +63,7 @@ class FakeContainers:
         container = self._host.containers.get(record.id)
         return _spec(container.argv, container.env) if container is not None else b""
 
-    async def start(self, record: ContainerRecord) -> None:
+    async def start(self, record: ContainerRecord) -> RestoredProcesses | None:
         await self._failpoints.reach("start", record.id)
         container = self._host.container(record)
         if container.status != "created":
@@ -74,6 +76,11 @@ class FakeContainers:
         if code is not None:
             self._host.finish(record.id, code)
         await self._failpoints.reach("start_late", record.id)
+        if not record.awaits_restore:
+            return None
+        first, monitor = self._host.process(), self._host.process()
+        container.process = first
+        return RestoredProcesses(first, monitor) if first is not None and monitor is not None else None
 
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
         await self._failpoints.reach("signal", record.id)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from crib.model.container import ContainerRecord
 from crib.model.errors import Broken, InvalidRequest
@@ -23,6 +24,7 @@ from crib.model.stats import (
     ProcessUsage,
 )
 from crib.ports.clocks import Clock, StageTimer
+from tests.fakes.checkpoints import FakeCheckpoints
 from tests.fakes.containers import FakeContainers
 from tests.fakes.failpoints import Failpoints
 from tests.fakes.host import FakeHost, FakePod
@@ -45,15 +47,18 @@ class FakeHandler:
         self.streams = FakeStreams(self.host, self.failpoints)
         self.logs = FakeLogs(self.host, self.failpoints)
         self.statistics = FakeStatistics(self.host, self.failpoints)
+        self.checkpoints: FakeCheckpoints | None = FakeCheckpoints(self.host, self.failpoints)
         self.swept: list[str] = []
         self.dismantled = False
+        self.checkpoint_problem = ""
         self.adapted: Settings | None = None
         """What a reload gave last."""
         self._earlier = tuple(self.host.contained)
 
     @property
     def facts(self) -> HandlerFacts:
-        return HandlerFacts("crun", "/usr/bin/crun", "1.8", "1.0.2", True, False, False)
+        facts = HandlerFacts("crun", "/usr/bin/crun", "1.8", "1.0.2", True, False, False)
+        return replace(facts, kind="oci", checkpoints=True, checkpoint_problem=self.checkpoint_problem)
 
     def adapt(self, settings: Settings) -> None:
         self.adapted = settings

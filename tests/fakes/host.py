@@ -12,6 +12,7 @@ from crib.model.errors import Broken
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.sandbox import ProcessIdentity, Resources
 from crib.model.streams import PodAddress
+from crib.ports.checkpoints import Packing
 from crib.ports.clocks import Clock
 from tests.fakes.sessions import FakeSession
 
@@ -47,6 +48,7 @@ class FakeContainer:
     """Not even that does."""
     reopened: int = 0
     resources: Resources = Resources()
+    paused: bool = False
     in_use: int = 0
     """Bytes of memory."""
     log_size: int = 0
@@ -69,6 +71,10 @@ class FakeHost:
         self.lost = asyncio.Event()
         """Set when a pod has lost something."""
         self.elsewhere = elsewhere
+        self.captured: set[ContainerId] = set()
+        """Written down, and neither packed away nor forgotten yet."""
+        self.archives: dict[str, Packing] = {}
+        """By location; those that have not got their name are at `LOCATION.partial`."""
         self._pid = 1000
 
     def process(self) -> ProcessIdentity | None:

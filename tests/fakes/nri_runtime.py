@@ -18,7 +18,7 @@ from crib.ttrpc.messages import ServiceClient, typed
 from crib.ttrpc.mux import Mux
 from crib.ttrpc.server import TtrpcServer
 from crib.wire import mux
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 
 BOUND = 60.0
 Answer = TypeVar("Answer", bound=Message)

@@ -29,7 +29,7 @@ from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.errors import CallFailed
 from crib.ttrpc.messages import typed
 from crib.ttrpc.server import Services, TtrpcServer
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 
 SANDBOX = "containerd.runtime.sandbox.v1.Sandbox"
 
@@ -173,6 +173,7 @@ class Server:
         return sandbox_pb2.StopSandboxResponse()
 
     async def shutdown_sandbox(self, _request: Message) -> Message:
+        self.over.set()
         return sandbox_pb2.ShutdownSandboxResponse()
 
 

@@ -137,6 +137,18 @@ def _tame_path(part: node_pb2.ImportImageRequest | node_pb2.ExportImagesRequest,
     part.path = _within(part.path, haven.top)
 
 
+def _tame_checkpoint(part: api_pb2.CheckpointContainerRequest, haven: Haven) -> None:
+    part.location = _within(part.location, haven.top)
+
+
+def _tame_pod_checkpoint(part: api_pb2.CheckpointPodRequest, haven: Haven) -> None:
+    part.output_path = _within(part.output_path, haven.top)
+
+
+def _tame_restore(part: api_pb2.RestorePodRequest, haven: Haven) -> None:
+    part.checkpoint_path = _within(part.checkpoint_path, haven.top)
+
+
 def _tame_network(part: api_pb2.NetworkConfig, haven: Haven) -> None:
     """The bridge's own range, or a part of it, for whatever could be one."""
     own = ipaddress.ip_network(haven.subnet)
@@ -160,6 +172,9 @@ _RULES: dict[type[Message], Callable[[Any, Haven], None]] = {
     api_pb2.LinuxContainerSecurityContext: _tame_security,
     node_pb2.ImportImageRequest: _tame_path,
     node_pb2.ExportImagesRequest: _tame_path,
+    api_pb2.CheckpointContainerRequest: _tame_checkpoint,
+    api_pb2.CheckpointPodRequest: _tame_pod_checkpoint,
+    api_pb2.RestorePodRequest: _tame_restore,
     api_pb2.NetworkConfig: _tame_network,
 }
 """Every message that can name something of the host."""

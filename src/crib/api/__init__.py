@@ -5,7 +5,7 @@ Begin with `calls`, which says what a call is made of. Then:
 
 * `runtime_service`, `image_service`, `node_service` and `health_service` list theirs, `reflection_service`
   tells what there is; `stream_calls` has Exec, Attach and PortForward, `stats_calls` and
-  `metrics_calls` those that ask for usage.
+  `metrics_calls` those that ask for usage, `checkpoint_calls` those about checkpoints.
 * `interceptors`: what every call passes through (request id, readiness, errors, log). `open_calls`: what is
   counted of it. `requests`: how many bytes of them are held at once. `errors`: our errors as gRPC codes.
 * `insight_calls`: looks into the daemon, and its log. `config_calls`: its settings. `kept_calls`: pods that

@@ -6,15 +6,13 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
 from crib.model.caller import AuditEntry, CallObject, Peer
+from crib.rpc.call import GrpcCall
 from crib.tasks.calls import CallUnderWay
-
-if TYPE_CHECKING:
-    from crib.api.requests import Context
 
 TEXT_LIMIT = 256
 """Characters of each thing that a request says about its object: it may say anything."""
@@ -75,12 +73,12 @@ class Changes:
         self.auditor = auditor
         """Who is told now."""
 
-    async def begin(self, call: CallUnderWay, message: Message, context: Context) -> bool:
+    async def begin(self, call: CallUnderWay, message: Message, context: GrpcCall) -> bool:
         """To be awaited before the verb: nothing changes before it is known who was there to ask for it.
 
         True when the caller has had the head of the answer. A caller that left at once may be none of the
-        peers: so they count only after the head went out, behind which grpc would tell that it is gone, and
-        cancel this task.
+        peers: so they count only after the head went out. A caller that is gone is known by then, and this
+        task cancelled.
         """
         if not CHANGES[call.verb](message):
             return False
@@ -88,7 +86,7 @@ class Changes:
         if self.auditor is None:
             return False
         peers = await self.auditor.peers()
-        await context.send_initial_metadata(())
+        await context.send_head()
         call.peers = peers
         return True
 

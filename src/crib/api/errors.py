@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import grpc
-
 from crib.model.errors import (
     REGISTRY_UNAVAILABLE,
     SIGNATURE_VALIDATION_FAILED,
@@ -19,18 +17,19 @@ from crib.model.errors import (
     Unavailable,
     WrongState,
 )
+from crib.rpc.codes import Code
 
-CODES: dict[type[CribError], grpc.StatusCode] = {
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    NotFound: grpc.StatusCode.NOT_FOUND,
-    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
-    WrongState: grpc.StatusCode.FAILED_PRECONDITION,
-    Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    TimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    Aborted: grpc.StatusCode.ABORTED,
-    NotBuilt: grpc.StatusCode.UNIMPLEMENTED,
-    Broken: grpc.StatusCode.INTERNAL,
+CODES: dict[type[CribError], Code] = {
+    InvalidRequest: Code.INVALID_ARGUMENT,
+    NotFound: Code.NOT_FOUND,
+    AlreadyExists: Code.ALREADY_EXISTS,
+    WrongState: Code.FAILED_PRECONDITION,
+    Exhausted: Code.RESOURCE_EXHAUSTED,
+    TimedOut: Code.DEADLINE_EXCEEDED,
+    Unavailable: Code.UNAVAILABLE,
+    Aborted: Code.ABORTED,
+    NotBuilt: Code.UNIMPLEMENTED,
+    Broken: Code.INTERNAL,
 }
 
 # The kubelet looks for these words at the very beginning of the error. It omits gRPC's own preamble only for
@@ -42,14 +41,14 @@ MAX_DETAILS = 6000
 _CUT = " … (cut) … "
 
 
-def status_of(error: CribError, method: str = "") -> tuple[grpc.StatusCode, str]:
+def status_of(error: CribError, method: str = "") -> tuple[Code, str]:
     """Code and text for a caller of `method`."""
     if method == "PullImage" and error.reason in _PULL_REASONS:
-        return grpc.StatusCode.UNKNOWN, shorten(str(error))
+        return Code.UNKNOWN, shorten(str(error))
     for kind in type(error).__mro__:
         if kind in CODES:
             return CODES[kind], shorten(str(error))
-    return grpc.StatusCode.INTERNAL, shorten(str(error))
+    return Code.INTERNAL, shorten(str(error))
 
 
 def shorten(text: str) -> str:

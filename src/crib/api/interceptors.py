@@ -1,7 +1,6 @@
 """What every call passes through: request id, readiness, log, error mapping.
 
-These wrap the handlers when they are registered: grpc's own interceptors cost a second lookup and a
-coroutine for each call.
+A call that only reads memory and whose request is here is answered at once, without a task.
 """
 
 from __future__ import annotations
@@ -9,12 +8,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-import grpc
 from google.protobuf.message import DecodeError
-from grpc import aio
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
 from crib.api.changes import CHANGES, Changes
@@ -23,14 +19,14 @@ from crib.api.open_calls import CallName, OpenCall
 from crib.api.requests import Requests
 from crib.model.errors import Broken, CribError
 from crib.model.tallies import CallFigures
+from crib.rpc.call import GrpcCall
+from crib.rpc.codes import CallerGone, CallRefused, Code
+from crib.rpc.server import Handler, Method
 from crib.tasks.calls import CallUnderWay, enter
 from crib.tasks.lanes import note_call, stand_back
 from crib.tasks.spans import Tracer, enter_span, parse_parent
 
 _log = logging.getLogger(__name__)
-
-GRPC_LOG = "grpc._cython.cygrpc"
-"""Where grpc's server logs what its handlers raise."""
 
 AGENT_LIMIT = 200
 """Characters of a caller's name for itself that count."""
@@ -38,17 +34,6 @@ _numbers = itertools.count(1)
 
 ALWAYS = frozenset(("Version", "Check", "Watch"))
 """What is answered also while the gate is shut: Version, and questions after the daemon's health."""
-
-if TYPE_CHECKING:
-    from crib.api.requests import Context
-
-    UnaryHandler = Callable[[object, Context], Awaitable[bytes]]
-    StreamHandler = Callable[[object, Context], Awaitable[None]]
-
-
-def without_callers_gone(record: logging.LogRecord) -> bool:
-    """A filter for grpc's log: an answer that found its caller gone is no failure, and worth no traceback."""
-    return not (record.exc_info and isinstance(record.exc_info[1], aio.InternalError))
 
 
 class ReadinessGate:
@@ -90,23 +75,50 @@ class Door:
         self._changes = changes
         self._requests = Requests()
 
-    def handler(self, name: str, call: Call, service: str = "") -> grpc.RpcMethodHandler[bytes, bytes]:
+    def method(self, name: str, call: Call, service: str = "") -> Method:
         """`name` is the method's, e.g. `PullImage`, and `service` the one that has it, for traces."""
         called = CallName(service, name)
         always = name in ALWAYS
         if isinstance(call, Stream | Parts):
-            return grpc.stream_stream_rpc_method_handler(self._stream(called, call, always=always))
-        return grpc.stream_unary_rpc_method_handler(self._unary(called, call, always=always))
+            return Method(self._stream(called, call, always=always))
+        if isinstance(call, Read) and name not in CHANGES:
+            return Method(
+                self._unary(called, call, always=always), at_once=self._read(called, call, always=always)
+            )
+        return Method(self._unary(called, call, always=always))
 
-    def _unary(self, called: CallName, call: Read | Verb, *, always: bool) -> UnaryHandler:
+    def _read(self, called: CallName, call: Read, *, always: bool) -> Callable[[GrpcCall, bytes], bytes]:
+        gate, run, decode, parse = self._gate, call.run, call.decode, call.request.FromString
+        figures = self.figures
+
+        def answer(context: GrpcCall, request: bytes) -> bytes:
+            if gate.reason and not always:
+                figures.refused(called.method, _refuse(context, Code.UNAVAILABLE, gate.reason))
+                return b""
+            current = self._begin(called, context)
+            opened = OpenCall(current, figures)
+            try:
+                encoded = _encoded(run(decode(parse(request))))
+            except Exception as error:
+                _fail(current, error, context)
+                return b""
+            else:
+                _done(current)
+                return encoded
+            finally:
+                opened.end()
+
+        return answer
+
+    def _unary(self, called: CallName, call: Read | Verb, *, always: bool) -> Handler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
         changes, figures = self._changes if called.method in CHANGES else None, self.figures
         reading = call.run if isinstance(call, Read) else None
         verb = call.run if isinstance(call, Verb) else None
 
-        async def handle(_: object, context: Context) -> bytes:
+        async def handle(context: GrpcCall) -> bytes:
             if gate.reason and not always:
-                figures.refused(called.method, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
+                figures.refused(called.method, _refuse(context, Code.UNAVAILABLE, gate.reason))
                 return b""
             current, message, answer = self._begin(called, context), None, None
             opened = OpenCall(current, figures)
@@ -134,13 +146,13 @@ class Door:
 
         return handle
 
-    def _stream(self, called: CallName, call: Stream | Parts, *, always: bool) -> StreamHandler:
+    def _stream(self, called: CallName, call: Stream | Parts, *, always: bool) -> Handler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
         changes, figures = self._changes if called.method in CHANGES else None, self.figures
 
-        async def handle(_: object, context: Context) -> None:
+        async def handle(context: GrpcCall) -> None:
             if gate.reason and not always:
-                figures.refused(called.method, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
+                figures.refused(called.method, _refuse(context, Code.UNAVAILABLE, gate.reason))
                 return
             current, message = self._begin(called, context), None
             opened = OpenCall(current, figures, is_stream=True)
@@ -156,7 +168,7 @@ class Door:
                         if answer is not None:
                             await context.write(_encoded(answer))
                         elif not has_begun:
-                            await context.send_initial_metadata(())
+                            await context.send_head()
             except (Exception, asyncio.CancelledError) as error:
                 _fail(current, error, context)
             else:
@@ -168,14 +180,16 @@ class Door:
 
         return handle
 
-    def _begin(self, called: CallName, context: Context) -> CallUnderWay:
+    def _begin(self, called: CallName, context: GrpcCall) -> CallUnderWay:
         """A call is taken up, and gets a request id."""
         call, parent = CallUnderWay(f"{next(_numbers):x}", called.method), None
-        for key, value in context.invocation_metadata() or ():
+        for key, value in context.metadata:
             if key == "user-agent":  # gRPC knows nothing more about the peer of a unix socket
-                call.agent = str(value)[:AGENT_LIMIT]
-            elif key == "traceparent" and (parent := parse_parent(str(value))) is not None:
+                call.agent = value[:AGENT_LIMIT]
+            elif key == "traceparent" and (parent := parse_parent(value)) is not None:
                 call.trace = parent.trace
+        if context.timer is not None:
+            call.ends = context.timer.when()  # the loop's clock is the monotonic one
         if self.tracer is not None and (span := self.tracer.begin(called.title, parent)) is not None:
             call.trace, call.span = span.trace, span
             span.attributes |= {"rpc.system": "grpc", "rpc.service": called.service}
@@ -191,28 +205,21 @@ def _encoded(answer: Answer) -> bytes:
 
 
 def _done(call: CallUnderWay) -> None:
-    call.code = grpc.StatusCode.OK.name
+    call.code = Code.OK.name
     if _log.isEnabledFor(logging.DEBUG):
         _log.debug("%s done in %.3f ms", call.verb, call.milliseconds)
 
 
-def _refuse(context: Context, code: grpc.StatusCode, text: str) -> str:
-    """Answer with a code; its name.
-
-    What a handler returns after this is not sent (a unary call's client gets an empty message beside it).
-
-    grpc's `abort` would do the same, but the context keeps the exception that it raises, whose traceback
-    keeps the request: a circle that Python looks for only now and then.
-    """
-    context.set_code(code)
-    context.set_details(text)
+def _refuse(context: GrpcCall, code: Code, text: str) -> str:
+    """Answer with a code; its name."""
+    context.set_status(code, text)
     return code.name
 
 
-def _fail(call: CallUnderWay, error: BaseException, context: Context) -> None:
+def _fail(call: CallUnderWay, error: BaseException, context: GrpcCall) -> None:
     """Answer with the error's code and text. A cancellation by the caller is raised again."""
     task, name = asyncio.current_task(), call.verb
-    if isinstance(error, aio.InternalError):
+    if isinstance(error, CallerGone):
         _log.debug("%s: the caller has gone", name)  # while it was written to
         raise error
     if isinstance(error, asyncio.CancelledError):
@@ -220,16 +227,18 @@ def _fail(call: CallUnderWay, error: BaseException, context: Context) -> None:
             _log.debug("%s: the caller has gone", name)
             raise error
         # the work was ended, not the waiting: only the daemon's own end does that
-        code, text = grpc.StatusCode.UNAVAILABLE, "crib is stopping"
+        code, text = Code.UNAVAILABLE, "crib is stopping"
+    elif isinstance(error, CallRefused):
+        code, text = error.code, f"{name}: {error}"
     elif isinstance(error, CribError):
         code, text = status_of(error, name)
     elif isinstance(error, TimeoutError):  # of what may hang: a file system, a program
-        code, text = grpc.StatusCode.UNAVAILABLE, shorten(f"{name}: {error}")
+        code, text = Code.UNAVAILABLE, shorten(f"{name}: {error}")
     elif isinstance(error, DecodeError):
-        code, text = grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a message of {name}: {error}"
+        code, text = Code.INVALID_ARGUMENT, f"the request is not a message of {name}: {error}"
     else:
         _log.error("%s failed unexpectedly", name, exc_info=error)
-        code = grpc.StatusCode.INTERNAL
+        code = Code.INTERNAL
         text = shorten(f"{name}: {type(error).__name__}: {error} (request {call.request} in crib's log)")
     # what the host did wrong is for the administrator, what a caller did wrong for the caller
     level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG

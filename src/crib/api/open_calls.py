@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import grpc
-
 from crib.model.tallies import CallFigures
+from crib.rpc.codes import Code
 from crib.tasks.calls import CallUnderWay
 from crib.tasks.spans import OpenSpan
 
@@ -49,8 +48,8 @@ class OpenCall:
         call = self._call
         span.attributes |= {
             "rpc.method": call.verb,
-            "rpc.grpc.status_code": grpc.StatusCode[call.code].value[0],
+            "rpc.grpc.status_code": int(Code[call.code]),
             "crib.request": call.request,
         }
-        span.problem = "" if call.code == grpc.StatusCode.OK.name else call.error or call.code
+        span.problem = "" if call.code == Code.OK.name else call.error or call.code
         span.end()

@@ -6,46 +6,38 @@ before somebody asks, as few ever do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
-import grpc
+from crib.rpc.call import GrpcCall
+from crib.rpc.server import Method
 
 NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
-_METHODS = frozenset(f"/{name}/ServerReflectionInfo" for name in NAMES)
 
 
-if TYPE_CHECKING:  # generic for type checkers only
-    Handlers = grpc.GenericRpcHandler[Any, Any]
-else:
-    Handlers = grpc.GenericRpcHandler
+def reflection(services: Sequence[str]) -> Mapping[str, Method]:
+    """Its methods, which describe these services."""
+    described = (*services, NAMES[1])  # no message here is of v1
+    made: list[Any] = []
+
+    async def handle(call: GrpcCall) -> None:
+        if not made:
+            made.append(_servicer(described))
+        async for answer in made[0].ServerReflectionInfo(_questions(call), None):
+            await call.write(answer.SerializeToString())
+
+    return {f"/{name}/ServerReflectionInfo": Method(handle) for name in NAMES}
 
 
-class Reflection(Handlers):
-    """To be registered last: grpc asks one after the other, and the CRI's calls are not to wait."""
+def _servicer(services: Sequence[str]) -> Any:
+    from grpc_reflection.v1alpha import reflection as made
 
-    def __init__(self, services: Sequence[str]) -> None:
-        self._services = services
-        self._handler: grpc.RpcMethodHandler[Any, Any] | None = None
-
-    def service(
-        self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        if handler_call_details.method not in _METHODS:
-            return None
-        if self._handler is None:
-            self._handler = _made(self._services)
-        return self._handler
+    aio: Any = vars(made)["aio"]  # whose types the stubs do not have
+    return aio.ReflectionServicer(services)
 
 
-def _made(services: Sequence[str]) -> grpc.RpcMethodHandler[Any, Any]:
-    from grpc_reflection.v1alpha import reflection
+async def _questions(call: GrpcCall) -> AsyncIterator[Any]:
     from grpc_reflection.v1alpha import reflection_pb2 as pb
 
-    aio: Any = vars(reflection)["aio"]  # whose types the stubs do not have
-    described = (*services, NAMES[1])  # no message here is of v1
-    return grpc.stream_stream_rpc_method_handler(
-        aio.ReflectionServicer(described).ServerReflectionInfo,
-        request_deserializer=pb.ServerReflectionRequest.FromString,
-        response_serializer=pb.ServerReflectionResponse.SerializeToString,
-    )
+    while (message := await call.read()) is not None:
+        yield pb.ServerReflectionRequest.FromString(message)

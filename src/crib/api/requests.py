@@ -1,17 +1,17 @@
 """Takes requests from their callers, a few at a time. The rest stays with the sender.
 
-gRPC reads the request of a unary call as soon as the call arrives: 16 MiB for each of a thousand. So every
-call is registered with a stream of requests, which is the same on the wire, and reads the only one itself.
+A request that came with its call is here already (see `crib.rpc`). The rest of a larger one, of up to 16 MiB,
+is not sent before somebody reads it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from crib.engine.admission import Admission, Claim
 from crib.model.errors import InvalidRequest
+from crib.rpc.call import GrpcCall
 from crib.tasks.calls import current_caller
 from crib.tasks.lanes import stand_back
 
@@ -26,11 +26,6 @@ CALLS_LIMIT = 1024
 
 _CLAIM = Claim("", False, contextlib.nullcontext)
 
-if TYPE_CHECKING:  # generic for type checkers only
-    from grpc import aio
-
-    Context = aio.ServicerContext[bytes, bytes]
-
 
 class Requests:
     """Takes the one request of a call."""
@@ -39,15 +34,17 @@ class Requests:
         self._places: WeakValueDictionary[str, Admission] = WeakValueDictionary()
         """By caller, for those that have calls now."""
 
-    async def take(self, context: Context) -> bytes:
+    async def take(self, context: GrpcCall) -> bytes:
         """Its bytes. InvalidRequest when the caller says that none will come."""
+        if (here := context.take_first()) is not None:
+            return here
         caller = current_caller().agent
         places = self._places.get(caller)
         if places is None:
             places = self._places[caller] = Admission(PLACES, CALLS_LIMIT, HOLD_LIMIT)
         async with places.making(_CLAIM):
             data = await context.read()
-            if not isinstance(data, bytes):  # it is grpc's EOF
+            if data is None:
                 raise InvalidRequest("the call came without a request")
             if len(data) >= LARGE:
                 await stand_back()

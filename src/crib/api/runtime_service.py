@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing, unbuilt
+from crib.api.checkpoint_calls import CheckpointCalls
 from crib.api.list_replies import EncodedList
 from crib.api.metrics_calls import MetricsCalls
 from crib.api.stats_calls import StatsCalls
@@ -29,6 +30,9 @@ from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.tasks.lanes import stand_back
 
 NAME = "runtime.v1.RuntimeService"
+CONTAINERS_STATUSES = b"\x1a"
+"""Tag of that field of PodSandboxStatusResponse. In both replies the status is field 1, as elements of lists
+are."""
 
 
 class RuntimeService:
@@ -41,6 +45,8 @@ class RuntimeService:
         self._version = status.encode_version(version).SerializeToString()
         self._sandboxes: EncodedList[SandboxRecord] = EncodedList(sandboxes.encode)
         self._containers: EncodedList[ContainerRecord] = EncodedList(containers.encode)
+        self._sandbox_statuses: EncodedList[SandboxRecord] = EncodedList(sandboxes.encode_status)
+        self._container_statuses: EncodedList[ContainerRecord] = EncodedList(containers.encode_status)
         self._event: ContainerEvent | None = None
         self._event_bytes = b""
         """Of that event."""
@@ -53,6 +59,7 @@ class RuntimeService:
             **self._container_calls(),
             **self._stats.calls(),
             **MetricsCalls(self._node).calls(),
+            **CheckpointCalls(self._node).calls(),
             **self._streams.calls(),
             **{name: self._unbuilt(name) for name in NOT_BUILT},
         }
@@ -158,13 +165,16 @@ class RuntimeService:
 
     def _sandbox_status(self, query: StatusQuery) -> Answer:
         record = self._node.sandboxes.get(query.id)
-        return pb.PodSandboxStatusResponse(
-            status=sandboxes.encode_status(record),
-            info=self._sandbox_info(record) if query.verbose else {},
-            containers_statuses=[
-                containers.encode_status(row) for row in self._node.containers.of_sandbox(record.id)
-            ],
-            timestamp=time.time_ns(),
+        of_containers = map(self._container_statuses.element, self._node.containers.of_sandbox(record.id))
+        rest = pb.PodSandboxStatusResponse(
+            info=self._sandbox_info(record) if query.verbose else None, timestamp=time.time_ns()
+        )
+        return b"".join(
+            (
+                self._sandbox_statuses.element(record),
+                *(CONTAINERS_STATUSES + element[1:] for element in of_containers),
+                rest.SerializeToString(),
+            )
         )
 
     def _sandbox_info(self, record: SandboxRecord) -> Mapping[str, str]:
@@ -177,7 +187,10 @@ class RuntimeService:
 
     async def _list_sandboxes(self, wanted: SandboxFilter | None) -> Answer:
         rows = await self._listed_sandboxes(wanted)
-        return self._sandboxes.whole(rows) if wanted is None else self._sandboxes.some(rows)
+        if wanted is not None:
+            return self._sandboxes.some(rows)
+        self._sandbox_statuses.keep_only(rows)
+        return self._sandboxes.whole(rows)
 
     async def _stream_sandboxes(self, wanted: SandboxFilter | None) -> AsyncIterator[Answer]:
         for part in self._sandboxes.parts(await self._listed_sandboxes(wanted)):
@@ -208,7 +221,10 @@ class RuntimeService:
 
     async def _list_containers(self, wanted: ContainerFilter | None) -> Answer:
         rows = await self._listed_containers(wanted)
-        return self._containers.whole(rows) if wanted is None else self._containers.some(rows)
+        if wanted is not None:
+            return self._containers.some(rows)
+        self._container_statuses.keep_only(rows)
+        return self._containers.whole(rows)
 
     async def _stream_containers(self, wanted: ContainerFilter | None) -> AsyncIterator[Answer]:
         for part in self._containers.parts(await self._listed_containers(wanted)):
@@ -220,10 +236,11 @@ class RuntimeService:
 
     def _container_status(self, query: StatusQuery) -> Answer:
         record = self._node.containers.get(query.id)
-        return pb.ContainerStatusResponse(
-            status=containers.encode_status(record),
-            info=info.of_container(record, self._node.containers.spec(record)) if query.verbose else {},
-        )
+        element = self._container_statuses.element(record)
+        if not query.verbose:
+            return element
+        rest = pb.ContainerStatusResponse(info=info.of_container(record, self._node.containers.spec(record)))
+        return element + rest.SerializeToString()
 
     async def _reopen_log(self, container: str) -> Answer:
         await self._node.containers.reopen_log(container)

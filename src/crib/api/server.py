@@ -7,21 +7,23 @@ import contextlib
 import grp
 import logging
 import os
+import socket
+import stat
 from collections.abc import Iterator
-
-import grpc
-from grpc import aio
 
 from crib.api import health_service, image_service, node_service, runtime_service
 from crib.api.calls import Calls
 from crib.api.changes import Auditor, Changes
-from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate, without_callers_gone
-from crib.api.reflection_service import Reflection
+from crib.api.interceptors import Door, ReadinessGate
+from crib.api.reflection_service import reflection
 from crib.api.requests import CALLS_LIMIT
 from crib.api.stream_calls import UrlFor
 from crib.engine.node import Node
 from crib.model.errors import Broken
-from crib.stubs.runtime.v1 import api_pb2 as pb
+from crib.rpc.codes import Code
+from crib.rpc.question import ask
+from crib.rpc.server import GrpcServer, Method
+from crib.tasks.calls import start_call
 
 _log = logging.getLogger(__name__)
 
@@ -29,14 +31,6 @@ RECEIVE_LIMIT = 16 << 20
 """Bytes of one request, as kubelets and the peers have it."""
 MAX_SOCKET_PATH = 107
 """Bytes of a unix socket's path (unix(7), sun_path less its NUL)."""
-OPTIONS = (
-    ("grpc.max_receive_message_length", RECEIVE_LIMIT),
-    ("grpc.max_send_message_length", -1),
-    # no reading ahead: a request that has not been taken yet stays with its sender (see `requests`)
-    ("grpc.http2.bdp_probe", 0),
-    # a second daemon is kept out by the lock file; sharing a port is not what a unix socket can do
-    ("grpc.so_reuseport", 0),
-)
 
 
 class Server:
@@ -54,8 +48,10 @@ class Server:
         self._events = node.events
         self._history = node.history
         self._admission = node.admission
-        logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
-        self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_LIMIT)
+        self._methods: dict[str, Method] = {}
+        self._server = GrpcServer(
+            self._methods, start_call, calls_limit=CALLS_LIMIT, message_limit=RECEIVE_LIMIT
+        )
         runtime = runtime_service.RuntimeService(node, version, url_for)
         self._register(runtime_service.NAME, runtime.calls())
         self._register(image_service.NAME, image_service.ImageService(node).calls())
@@ -63,11 +59,11 @@ class Server:
         self._register(node_service.NAME, own.calls())
         self._register(health_service.NAME, health_service.HealthService(self.gate, node.notices).calls())
         described = (runtime_service.NAME, image_service.NAME, node_service.NAME, health_service.NAME)
-        self._server.add_generic_rpc_handlers((Reflection(described),))
+        self._methods |= reflection(described)
 
     def _register(self, service: str, calls: Calls) -> None:
-        handlers = {name: self.door.handler(name, call, service) for name, call in calls.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        for name, call in calls.items():
+            self._methods[f"/{service}/{name}"] = self.door.method(name, call, service)
 
     def audit_by(self, auditor: Auditor | None) -> None:
         """Tell another one of changes from now on."""
@@ -84,13 +80,11 @@ class Server:
         group = group_id(self._settings.socket_group)
         try:
             self._make_directory(os.path.dirname(path), group)
-            bound = self._bind(path)
+            listening = _bound(path)
             os.chown(path, -1, group)
-        except (OSError, RuntimeError) as error:
+            await self._server.start(listening)
+        except OSError as error:
             raise Broken(f"cannot listen on {path}: {error}") from error
-        if not bound:
-            raise Broken(f"cannot listen on {path}")
-        await self._server.start()
         _log.info("listening on %s", path)
 
     async def stop(self, grace: float) -> None:
@@ -103,10 +97,8 @@ class Server:
         self._events.close()
         self._history.close()
         await self._server.stop(grace)
-
-    def _bind(self, path: str) -> int:
-        with _umask(0o117):  # the socket is made within this call, with no moment of wider access
-            return self._server.add_insecure_port(f"unix:{path}")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._settings.socket_path)
 
     def _make_directory(self, directory: str, group: int) -> None:
         """Restrict the state directory, which is ours; any other existing directory belongs to its owner."""
@@ -119,6 +111,21 @@ class Server:
         # The group may use the socket; the root of a pod with a user namespace only passes through.
         os.chmod(directory, 0o751)  # noqa: S103
         os.chown(directory, -1, group)
+
+
+def _bound(path: str) -> socket.socket:
+    """A socket there; one that an earlier daemon left behind goes."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        with _umask(0o117):  # it is made within this call, with no moment of wider access
+            made.bind(path)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 @contextlib.contextmanager
@@ -139,26 +146,22 @@ def group_id(name: str) -> int:
 
 
 _SELF_TEST_METHOD = "/runtime.v1.RuntimeService/Version"
-_SELF_TEST_OPTIONS = (
-    ("grpc.use_local_subchannel_pool", 1),  # a new connection each time, so that accept is tested too
-    ("grpc.primary_user_agent", "cribd-self-test"),  # a separate caller among those that take turns
-)
+_SELF_TEST_AGENT = "cribd-self-test"
+"""A separate caller among those that take turns."""
 
 
-async def answer_problem(socket: str, limit: float) -> str:
+async def answer_problem(path: str, limit: float) -> str:
     """Why Version was not answered within `limit` seconds; empty when it was.
 
     A refusal because of too many calls at once is an answer as well: an end would not make them fewer.
     """
-    async with aio.insecure_channel(f"unix:{socket}", _SELF_TEST_OPTIONS) as channel:
-        try:
-            async with asyncio.timeout(limit):
-                await channel.unary_unary(
-                    _SELF_TEST_METHOD, pb.VersionRequest.SerializeToString, pb.VersionResponse.FromString
-                )(pb.VersionRequest())
-        except TimeoutError:
-            return f"no answer within {limit:.1f} s"
-        except aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-                return f"{error.code().name}: {error.details()}"
-    return ""
+    try:
+        async with asyncio.timeout(limit):
+            reader, writer = await asyncio.open_unix_connection(path)  # anew, so that accept is tested too
+            with contextlib.closing(writer):
+                code, text = await ask(reader, writer, _SELF_TEST_METHOD, _SELF_TEST_AGENT)
+    except TimeoutError:
+        return f"no answer within {limit:.1f} s"
+    except OSError as error:
+        code, text = Code.UNAVAILABLE, str(error)
+    return "" if code in (Code.OK, Code.RESOURCE_EXHAUSTED) else f"{code.name}: {text}"

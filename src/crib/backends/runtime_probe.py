@@ -11,7 +11,7 @@ from crib.host.processes import ToolMissing, run
 from crib.model.errors import Broken
 from crib.model.facts import NEW_FIELDS, HandlerFacts
 from crib.model.ids import HandlerName
-from crib.wire.oci_features import decode_features, known_fields
+from crib.wire.oci_features import decode_features, known_fields, makes_checkpoints
 
 OCI_VERSION = "1.0.2"
 """Written in every spec.
@@ -57,7 +57,7 @@ async def probe_handler(
     recursive = kind in _RECURSIVE and number >= _RECURSIVE[kind]
     userns = kind in _USERNS and number >= _USERNS[kind]
     idmapped = kind == "crun" and number >= (1, 9)
-    unknown = NEW_FIELDS
+    unknown, checkpoints = NEW_FIELDS, False
     answer = await run(features, timeout=20)
     if answer.exit_code == 0:
         try:
@@ -68,7 +68,7 @@ async def probe_handler(
         userns = found.linux is not None and "user" in (found.linux.namespaces or ())
         extensions = found.linux.mount_extensions if found.linux is not None else None
         idmapped = extensions is not None and extensions.idmap.enabled
-        unknown = NEW_FIELDS - known_fields(found)
+        unknown, checkpoints = NEW_FIELDS - known_fields(found), makes_checkpoints(found)
     return HandlerFacts(
         name=name,
         program=program,
@@ -79,6 +79,7 @@ async def probe_handler(
         recursive_binds=kind != "crun" or number >= _CRUN_RECURSIVE,
         idmapped_mounts=idmapped,
         unknown_fields=unknown,
+        checkpoint_problem="" if checkpoints else f"{program} was built without support for criu",
     )
 
 

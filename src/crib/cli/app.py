@@ -13,6 +13,7 @@ from crib import __version__
 from crib.cli import node_options as node_args
 from crib.cli import options as args
 from crib.cli import panels
+from crib.cli.checkpoint_commands import add_checkpoint_commands
 from crib.cli.command import command, command_group, group
 from crib.cli.command_help import CribGroup
 from crib.cli.completion_commands import add_completion_command
@@ -38,6 +39,7 @@ from crib.cli.session import (
     quiet,
 )
 from crib.cli.usage_commands import add_usage_commands
+from crib.cli.volume_commands import add_volume_commands
 from crib.cli.workload_commands import add_workload_commands
 from crib.cli.workload_options import RunCommandOptions
 
@@ -123,7 +125,9 @@ def run(session: CliSession, options: RunCommandOptions) -> None:
 
 add_keeping_commands(app, _RUN)
 add_workload_commands(app, _RUN)
+add_volume_commands(app, _RUN)
 add_lifecycle_commands(app, panels.CHANGE)
+add_checkpoint_commands(app, panels.CHANGE)
 
 
 add_listing_commands(app, _LOOK)

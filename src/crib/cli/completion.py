@@ -34,6 +34,7 @@ _BY_OPTION = {
     "--pod": "POD",
 }
 """What the values of options are, whose metavar does not say it."""
+_OF_RUNTIME = {"POD", "CONTAINER", "IMAGE", "HANDLER", "NAMESPACE", "CONTAINER OF", "VOLUME", "SNAPSHOT"}
 
 
 @dataclass(slots=True)
@@ -157,7 +158,7 @@ def values_of(param: Any, line: TypedLine) -> Iterator[tuple[str, str]]:
 
 
 def _of_runtime(kinds: set[str], line: TypedLine) -> Iterator[tuple[str, str]]:
-    if not kinds & {"POD", "CONTAINER", "IMAGE", "HANDLER", "NAMESPACE", "CONTAINER OF"}:
+    if not kinds & _OF_RUNTIME:
         return
     import asyncio
 
@@ -185,6 +186,8 @@ async def _asked(kinds: set[str], line: TypedLine) -> list[tuple[str, str]]:
             found += await _images(connection)
         if "HANDLER" in kinds:
             found += await _handlers(connection)
+        if kinds & {"VOLUME", "SNAPSHOT"}:
+            found += await _volumes(connection, kinds, line.last)
         return found
 
 
@@ -223,6 +226,21 @@ async def _images(connection: Connection) -> list[tuple[str, str]]:
     from crib.client import images
 
     return [(name, "") for one in await images.list_images(connection) for name in one.repo_tags]
+
+
+async def _volumes(connection: Connection, kinds: set[str], begun: str) -> list[tuple[str, str]]:
+    from crib.client import volumes
+
+    if "SNAPSHOT" in kinds:
+        taken = [one async for one in volumes.list_snapshots(connection)]
+        named = [(one.namespace, one.name, f"snapshot of {one.volume_name}") for one in taken]
+    else:
+        listed = [one async for one in volumes.list_volumes(connection)]
+        named = [(one.namespace, one.name, f"volume, {one.spec.kind}") for one in listed]
+    return [
+        (name if namespace == "default" and "/" not in begun else f"{namespace}/{name}", text)
+        for namespace, name, text in named
+    ]
 
 
 async def _handlers(connection: Connection) -> list[tuple[str, str]]:

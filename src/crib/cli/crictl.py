@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from crib.cli.crictl_options import (
-        CheckpointOptions,
         CreateOptions,
         DocumentOptions,
         InspectiOptions,
@@ -205,15 +203,3 @@ async def update_runtime_config(session: CliSession, options: UpdateRuntimeConfi
     request = pb.UpdateRuntimeConfigRequest(runtime_config=pb.RuntimeConfig(network_config=network))
     async with session.connect() as connection:
         await connection.call(connection.runtime.UpdateRuntimeConfig, request)
-
-
-async def checkpoint(session: CliSession, options: CheckpointOptions) -> None:
-    """CheckpointContainer; the runtime says why it cannot."""
-    path = os.path.abspath(options.export) if options.export else ""
-    async with session.connect() as connection:
-        for name in options.targets:
-            found = await lookup.find_container(connection, name)
-            request = pb.CheckpointContainerRequest(container_id=found.container.id, location=path)
-            with naming(lookup.PodOrContainer(found.pod, found.container)):
-                await connection.call(connection.runtime.CheckpointContainer, request)
-            tell(found.container.id)

@@ -9,7 +9,6 @@ import typer
 
 from crib.cli.command import command
 from crib.cli.crictl_options import (
-    CheckpointOptions,
     CreateOptions,
     DocumentOptions,
     InspectiOptions,
@@ -41,7 +40,6 @@ def add_crictl_commands(app: typer.Typer) -> None:
     command(app, VersionOptions, RUNTIME)(version)
     command(app, DocumentOptions, RUNTIME, name="runtime-config")(runtime_config)
     command(app, UpdateRuntimeConfigOptions, RUNTIME, name="update-runtime-config")(update_runtime_config)
-    command(app, CheckpointOptions, RUNTIME)(checkpoint)
 
 
 def runp(session: CliSession, options: RunpOptions) -> None:
@@ -143,10 +141,3 @@ def update_runtime_config(session: CliSession, options: UpdateRuntimeConfigOptio
     from crib.cli import crictl
 
     session.run(crictl.update_runtime_config(session, options))
-
-
-def checkpoint(session: CliSession, options: CheckpointOptions) -> None:
-    """Ask the runtime for a checkpoint of containers. Not every runtime can make one; crib itself cannot."""
-    from crib.cli import crictl
-
-    session.run(crictl.checkpoint(session, options))

@@ -68,17 +68,3 @@ class UpdateRuntimeConfigOptions:
     pod_cidr: Annotated[
         str, typer.Option("--pod-cidr", "-p", metavar="CIDR", help="The node's range of pod addresses.")
     ] = ""
-
-
-@dataclass(frozen=True)
-class CheckpointOptions:
-    targets: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CONTAINER",
-            help="NAMESPACE/POD/CONTAINER, a pod or the beginning of an id.",
-        ),
-    ]
-    export: Annotated[
-        str, typer.Option("--export", "-e", metavar="PATH", help="The archive to write the checkpoint to.")
-    ] = ""

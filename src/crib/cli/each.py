@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from crib.cli.output import tell
 from crib.cli.session import CommandError, say
 from crib.client import ClientError, lookup
+from crib.client.errors import NotFound
+from crib.client.workloads import keeping
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from crib.cli.session import CliSession
     from crib.client import Connection
     from crib.client.lookup import PodOrContainer
+    from crib.stubs.node.v1.node_pb2 import KeptPod
     from crib.stubs.runtime.v1.api_pb2 import Container, PodSandbox
 
 AT_ONCE = 16
@@ -33,6 +36,8 @@ class Act:
     one: Callable[[Connection, PodOrContainer], Awaitable[str]]
     together: bool = False
     """All at the same time, not one after the other."""
+    unit: Callable[[Connection, KeptPod], Awaitable[str]] | None = None
+    """The same for a Job, or for a pod that is kept up and has no sandbox now."""
 
 
 async def each(session: CliSession, names: Sequence[str] | None, container: str, act: Act) -> None:
@@ -45,9 +50,7 @@ async def each(session: CliSession, names: Sequence[str] | None, container: str,
         async def one(name: str) -> None:
             async with gate:
                 try:
-                    target = await lookup.find(connection, name, container)
-                    with naming(target):
-                        tell(await act.one(connection, target))
+                    tell(await _one(connection, name, container, act))
                 except (ClientError, CommandError, OSError) as error:
                     failures.append(error)
                     if len(wanted) > 1:
@@ -60,6 +63,18 @@ async def each(session: CliSession, names: Sequence[str] | None, container: str,
         raise failures[0]
     if failures:
         raise CommandError(f"{len(failures)} of {len(wanted)} were not {act.done}")
+
+
+async def _one(connection: Connection, name: str, container: str, act: Act) -> str:
+    try:
+        target = await lookup.find(connection, name, container)
+    except NotFound:
+        unit = await keeping.named(connection, name) if act.unit is not None and not container else None
+        if unit is None or act.unit is None:
+            raise
+        return await act.unit(connection, unit)
+    with naming(target):
+        return await act.one(connection, target)
 
 
 @contextlib.contextmanager

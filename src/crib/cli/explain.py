@@ -17,8 +17,10 @@ from crib.cli.session import CommandError
 from crib.client import lookup
 from crib.client.errors import Ambiguous, NotFound
 from crib.client.node import explain_container, explain_plan
+from crib.client.workloads import mounted_volumes
 from crib.client.workloads.images import PodImages
 from crib.manifest import late
+from crib.manifest.plan import Dirs
 
 if TYPE_CHECKING:
     from crib.cli.options import ExplainSpecOptions
@@ -48,7 +50,8 @@ async def explain(session: CliSession, options: ExplainSpecOptions) -> None:
             raise CommandError(f"{options.target} has no container {options.container!r}")
     else:
         async with session.connect() as connection:
-            found = await _existing(connection, options.target, options.container)
+            dirs = Dirs(session.pods_dir)
+            found = await _existing(connection, dirs, options.target, options.container)
     if options.output is not Format.TABLE:
         document(found, options.output)
         return
@@ -60,20 +63,19 @@ async def explain(session: CliSession, options: ExplainSpecOptions) -> None:
 
 async def _of_plan(connection: Connection, plan: PodPlan, wanted: str) -> list[dict[str, Any]]:
     await PodImages(connection, plan, pull=None).bring()
+    shown = late.shown(plan).every_container()
     return [
         _told(
-            plan.label,
-            container.name,
-            await explain_plan(
-                connection, plan.sandbox, late.filled(container, late.SHOWN).config, plan.handler
-            ),
+            (plan.label, container.name),
+            await explain_plan(connection, plan.sandbox, example.config, plan.handler),
+            mounted_volumes.planned(plan, container),
         )
-        for container in plan.every_container()
+        for container, example in zip(plan.every_container(), shown, strict=True)
         if wanted in ("", container.name)
     ]
 
 
-async def _existing(connection: Connection, target: str, wanted: str) -> list[dict[str, Any]]:
+async def _existing(connection: Connection, dirs: Dirs, target: str, wanted: str) -> list[dict[str, Any]]:
     """One container, or all of a pod."""
     if wanted:
         chosen = [await lookup.find_container(connection, target, wanted)]
@@ -91,23 +93,32 @@ async def _existing(connection: Connection, target: str, wanted: str) -> list[di
             chosen = [lookup.Found(pod, container) for container in containers]
     return [
         _told(
-            f"{found.pod.metadata.namespace}/{found.pod.metadata.name}",
-            found.container.metadata.name,
+            (
+                f"{found.pod.metadata.namespace}/{found.pod.metadata.name}",
+                found.container.metadata.name,
+            ),
             await explain_container(connection, found.container.id),
+            await mounted_volumes.mounted(connection, found.container.id, found.pod.metadata.uid, dirs),
         )
         for found in chosen
     ]
 
 
-def _told(pod: str, name: str, reply: ExplainContainerResponse) -> dict[str, Any]:
+def _told(
+    names: tuple[str, str], reply: ExplainContainerResponse, volumes: Mapping[str, str]
+) -> dict[str, Any]:
+    """`names` of the pod and the container; `volumes` by the field that asks for each."""
+    of_volumes = {f"container {field}": f", volume {name}" for field, name in volumes.items()}
     is_there = bool(reply.container_id.strip("0"))
     return {
-        "pod": pod,
-        "container": name,
+        "pod": names[0],
+        "container": names[1],
         "containerId": reply.container_id if is_there else "",
         "handler": reply.handler,
         "spec": json.loads(reply.spec),
-        "origins": dict(sorted(reply.origins.items())),
+        "origins": {
+            pointer: origin + of_volumes.get(origin, "") for pointer, origin in sorted(reply.origins.items())
+        },
     }
 
 

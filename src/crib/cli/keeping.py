@@ -1,4 +1,4 @@
-"""`crib kept` and `crib down`: pods that are kept up by the daemon's supervisor, and their end."""
+"""`crib kept` and `crib down`: pods and Jobs that are kept up by the daemon's supervisor, and their end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from crib.cli.forms import Format
 from crib.cli.output import age, as_dict, document, table, tell
 from crib.cli.run import plans_of
 from crib.cli.session import say
-from crib.client import ClientError, kept, lookup
-from crib.client.workloads import files, keeping
-from crib.client.workloads.removal import remove_pod, stop_pod
+from crib.client import kept, lookup
+from crib.client.workloads import keeping
+from crib.client.workloads.jobs import pods_of
+from crib.client.workloads.removal import take_down
 from crib.manifest.plan import Dirs
 
 if TYPE_CHECKING:
@@ -72,43 +73,24 @@ async def down(session: CliSession, options: DownOptions) -> None:
     async with session.connect() as connection:
         for target in options.targets:
             if target == "-" or os.path.isfile(target):
-                plans = plans_of(session, [target], options.extra or ()).pods
-                labels = [plan.label for plan in plans]
+                read = plans_of(session, [target], options.extra or ())
+                labels = [job.label for job in read.jobs] + [plan.label for plan in read.alone()]
             else:
                 labels = [await _label_of(connection, target)]
             for label in labels:
-                await _down(connection, label, dirs, options.time)
+                if await take_down(connection, label, dirs, options.time, say):
+                    tell(f"removed {label}")
+                else:
+                    say(f"crib: there is no pod {label}")
 
 
 async def _label_of(connection: Connection, name: str) -> str:
-    """A pod's NAMESPACE/NAME; it may be one that is kept up and has no sandbox."""
-    for pod in await keeping.all_kept(connection):
-        if name in (f"{pod.namespace}/{pod.name}", pod.name if pod.namespace == "default" else ""):
-            return f"{pod.namespace}/{pod.name}"
-    found = await lookup.find_pod(connection, name)
+    """A pod's or Job's NAMESPACE/NAME; it may be one that is kept up and has no sandbox."""
+    if (unit := await keeping.named(connection, name)) is not None:
+        return f"{unit.namespace}/{unit.name}"
+    namespace, _, short = name.rpartition("/")
+    everything = await lookup.pods(connection)
+    if pods_of(label := f"{namespace or 'default'}/{short}", everything):
+        return label
+    found = lookup.pick_pod(everything, name)
     return f"{found.metadata.namespace}/{found.metadata.name}"
-
-
-async def _down(connection: Connection, label: str, dirs: Dirs, grace: int | None) -> None:
-    there = False
-    for pod in await keeping.all_kept(connection):
-        if f"{pod.namespace}/{pod.name}" == label:
-            there = True
-            try:
-                await keeping.stop(connection, pod.uid, grace)
-            except ClientError as error:
-                say(f"crib: {error}")  # without its keeper: what runs of it is stopped below
-            await kept.forget(connection, pod)
-            if not pod.pod_sandbox_id:
-                files.remove(
-                    Dirs(pod.pods_dir), pod.uid
-                )  # it never had a sandbox that would be removed below
-    for sandbox in await lookup.pods(connection):
-        if f"{sandbox.metadata.namespace}/{sandbox.metadata.name}" == label:
-            there = True
-            await stop_pod(connection, sandbox, dirs, grace, say)
-            await remove_pod(connection, sandbox, dirs)
-    if there:
-        tell(f"removed {label}")
-    else:
-        say(f"crib: there is no pod {label}")

@@ -16,7 +16,7 @@ def add_keeping_commands(app: typer.Typer, panel: str) -> None:
 
 
 def down(session: CliSession, options: DownOptions) -> None:
-    """Stop and remove the pods of a manifest, or pods by name, with everything that crib run made for them.
+    """Stop and remove the pods of a manifest, or pods and Jobs by name, with all that crib run made for them.
 
     Runs preStop hooks and gives each pod its grace period. A pod that was kept up is kept up no longer. Pods
     of the manifest that are not there are passed over.
@@ -29,7 +29,7 @@ def down(session: CliSession, options: DownOptions) -> None:
 
 
 def kept(session: CliSession, options: KeptOptions) -> None:
-    """List the pods that are kept up (crib run --restart), and how their containers are.
+    """List the pods and Jobs that are kept up (crib run --restart), and how their containers are.
 
     STATE has what is left of the pause of a container that ends again and again, as in CrashLoopBackOff 40 s.
     """

@@ -15,7 +15,8 @@ class DownOptions:
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="MANIFEST|POD", help="Files with Kubernetes manifests (- is standard input), or pods."
+            metavar="MANIFEST|NAME",
+            help="Files with Kubernetes manifests (- is standard input), or pods and Jobs.",
         ),
     ]
     extra: Annotated[

@@ -11,7 +11,9 @@ from crib.cli.session import CommandError, say
 from crib.client import ClientError, attempts, lookup
 from crib.client import pods as client_pods
 from crib.client.workloads import keeping
+from crib.client.workloads.jobs import kept_job
 from crib.client.workloads.removal import grace_of, remove_pod, stop_pod
+from crib.manifest.behaviour import DEFAULT_GRACE
 from crib.manifest.plan import Dirs
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER_CREATED,
@@ -28,24 +30,31 @@ if TYPE_CHECKING:
     from crib.cli.session import CliSession
     from crib.client import Connection
     from crib.client.lookup import PodOrContainer
+    from crib.stubs.node.v1.node_pb2 import KeptPod
     from crib.stubs.runtime.v1.api_pb2 import Container, PodSandbox
 
 
 async def start(session: CliSession, options: StartOptions) -> None:
     """Start each pod or container."""
 
+    async def unit(connection: Connection, found: KeptPod) -> str:
+        await keeping.start(connection, found.uid)
+        return f"started {found.namespace}/{found.name}"
+
     async def one(connection: Connection, target: PodOrContainer) -> str:
         _refuse_kubelets(target.pod, "crib stop ends a container, and the kubelet starts it again")
         if target.container is not None:
             await attempts.start_container(connection, target.pod, target.container)
             return f"started {target.label}"
+        if (job := await kept_job(connection, target.pod)) is not None:
+            return await unit(connection, job)
         if await keeping.start(connection, target.pod.metadata.uid):
             return f"started {target.label}"
         pod_id, started = await attempts.start_pod(connection, target.pod)
         label = lookup.label_of(target.pod, pod_id)
         return f"started {label}" if started else f"{label} runs already"
 
-    await each(session, options.targets, options.container, Act("started", one))
+    await each(session, options.targets, options.container, Act("started", one, unit=unit))
 
 
 async def stop(session: CliSession, options: StopOptions) -> None:
@@ -53,8 +62,15 @@ async def stop(session: CliSession, options: StopOptions) -> None:
     _check_names(options.targets, every=options.every, what="stop")
     dirs = Dirs(session.pods_dir)
 
+    async def unit(connection: Connection, found: KeptPod) -> str:
+        async with told(f"stopping {found.namespace}/{found.name}", options.time or DEFAULT_GRACE):
+            await keeping.stop(connection, found.uid, options.time)
+        return f"stopped {found.namespace}/{found.name}"
+
     async def one(connection: Connection, target: PodOrContainer) -> str:
         grace = options.time if options.time is not None else await grace_of(connection, target.pod)
+        if target.container is None and (job := await kept_job(connection, target.pod)) is not None:
+            return await unit(connection, job)
         async with told(f"stopping {target.label}", grace):
             if target.container is None:
                 await stop_pod(connection, target.pod, dirs, options.time, say)
@@ -62,17 +78,24 @@ async def stop(session: CliSession, options: StopOptions) -> None:
                 await client_pods.stop_container(connection, target.container.id, grace)
         return f"stopped {target.label}"
 
-    await each(session, options.targets, options.container, Act("stopped", one, together=True))
+    await each(session, options.targets, options.container, Act("stopped", one, together=True, unit=unit))
 
 
 async def restart(session: CliSession, options: RestartOptions) -> None:
     """Stop what runs, and start it anew."""
 
+    async def unit(connection: Connection, found: KeptPod) -> str:
+        await keeping.start(connection, found.uid)
+        return f"restarted {found.namespace}/{found.name}"
+
     async def one(connection: Connection, target: PodOrContainer) -> str:
         pod = target.pod
         _refuse_kubelets(pod, "crib stop ends a container, and the kubelet starts it again")
-        if target.container is None and await keeping.start(connection, pod.metadata.uid):
-            return f"restarted {target.label}"
+        if target.container is None:
+            if (job := await kept_job(connection, pod)) is not None:
+                return await unit(connection, job)
+            if await keeping.start(connection, pod.metadata.uid):
+                return f"restarted {target.label}"
         if target.container is None and pod.state != SANDBOX_READY:
             pod_id, _started = await attempts.pod_again(connection, pod)
             return f"restarted {lookup.label_of(pod, pod_id)}"
@@ -87,7 +110,7 @@ async def restart(session: CliSession, options: RestartOptions) -> None:
             await attempts.start_container(connection, pod, found)
         return f"restarted {target.label}"
 
-    await each(session, options.targets, options.container, Act("restarted", one))
+    await each(session, options.targets, options.container, Act("restarted", one, unit=unit))
 
 
 async def _to_restart(connection: Connection, pod: PodSandbox) -> list[Container]:

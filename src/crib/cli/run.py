@@ -12,7 +12,7 @@ from crib.cli.output import as_dict, document, short_id, tell
 from crib.cli.patience import WaitTeller
 from crib.cli.session import CommandError, say
 from crib.client import pods as client_pods
-from crib.client.workloads import keeping
+from crib.client.workloads import jobs, keeping
 from crib.client.workloads.launch import Launch
 from crib.client.workloads.site import read_site
 from crib.manifest import late
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from crib.cli.workload_options import RunCommandOptions
     from crib.client import Connection
     from crib.client.pods import Pod
-    from crib.manifest.plan import ContainerPlan, Plans, PodPlan, VolumePlan
+    from crib.manifest.claim_plan import ClaimPlan
+    from crib.manifest.plan import Plans, PodPlan, VolumePlan
+    from crib.stubs.node.v1.node_pb2 import KeptPod
     from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 
@@ -49,17 +51,19 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
     dirs = Dirs(session.pods_dir)
     async with session.connect() as connection:
         launch = Launch(connection, dirs, _Shown(), replace=options.replace)
-        await launch.prepare(plans)
+        await launch.prepare(read)
         if options.foreground:
-            for plan in plans:
-                await launch.make_way(plan)
-            from crib.cli.keep_up import Foreground
-            from crib.supervisor.keeper import Surroundings
-
-            await Foreground(connection, plans, Surroundings(dirs, _Shown())).run()
+            await _in_foreground(connection, read, launch, dirs)
             return
         results = []
-        for plan in plans:
+        for job in read.jobs if options.restart else ():
+            began = time.monotonic()
+            await launch.make_way_for_job(job)
+            found = await jobs.keep_job(connection, job, dirs)
+            results.append(_job_result(found, time.monotonic() - began))
+            if options.output is Format.TABLE:
+                tell(f"job {job.label} is kept up ({found.message}, {results[-1]['seconds']:.2f} s)")
+        for plan in read.alone() if options.restart else plans:
             began = time.monotonic()
             if options.restart:
                 await launch.make_way(plan)
@@ -71,6 +75,17 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
                 _print_result(results[-1], "is kept up" if options.restart else "is running")
     if options.output is not Format.TABLE:
         document(results, options.output)
+
+
+async def _in_foreground(connection: Connection, read: Plans, launch: Launch, dirs: Dirs) -> None:
+    from crib.cli.keep_up import Foreground
+    from crib.supervisor.keeper import Surroundings
+
+    for job in read.jobs:
+        await launch.make_way_for_job(job)
+    for plan in read.alone():
+        await launch.make_way(plan)
+    await Foreground(connection, read, Surroundings(dirs, _Shown())).run()
 
 
 def plans_of(
@@ -108,6 +123,9 @@ def tell_notes(read: Plans, *, is_kept: bool = False) -> None:
             say(f"note: {plan.label}: {note}")
         for path in () if is_kept else plan.unkept:
             say(f"note: {plan.label}: {path}: no effect without --restart or --foreground")
+    for job in () if is_kept else read.jobs:
+        for text in job.unkept:
+            say(f"note: job {job.label}: {text} without --restart or --foreground")
 
 
 def _document_form(output: Form) -> Form:
@@ -115,15 +133,13 @@ def _document_form(output: Form) -> Form:
 
 
 def _requests(plan: PodPlan) -> dict[str, Any]:
-    def shown(container: ContainerPlan) -> dict[str, Any]:
-        return as_dict(late.filled(container, late.SHOWN).config)
-
+    shown = late.shown(plan)
     return {
-        "runtimeHandler": plan.handler,
-        "sandbox": as_dict(plan.sandbox),
-        "initContainers": [shown(container) for container in plan.init_containers],
-        "containers": [shown(container) for container in plan.containers],
-        "volumes": [_volume(volume) for volume in plan.volumes],
+        "runtimeHandler": shown.handler,
+        "sandbox": as_dict(shown.sandbox),
+        "initContainers": [as_dict(container.config) for container in shown.init_containers],
+        "containers": [as_dict(container.config) for container in shown.containers],
+        "volumes": [_volume(volume) for volume in shown.volumes],
     }
 
 
@@ -133,7 +149,28 @@ def _volume(volume: VolumePlan) -> dict[str, Any]:
         return {**found, "image": volume.image}
     if volume.kind == "files":
         return {**found, "files": {f.path: f.content.decode(errors="replace") for f in volume.files}}
+    if volume.claim is not None:
+        return {**found, "volume": volume.claim.label, **_asked_for(volume.claim)}
     return {**found, "path": volume.path}
+
+
+def _asked_for(claim: ClaimPlan) -> dict[str, Any]:
+    """What is asked of the volume if it is not there yet; never the secrets of a driver."""
+    spec = claim.spec
+    found = {
+        "goesWithPod": claim.with_pod,
+        "kind": spec.kind,
+        "storageClass": spec.storage_class,
+        "size": spec.size,
+        "accessModes": list(spec.access_modes),
+        "block": spec.block,
+        "source": spec.source.name if spec.source is not None else spec.device,
+        "driver": spec.driver.driver if spec.driver is not None else "",
+        "parameters": dict(spec.driver.attributes) if spec.driver is not None else {},
+        "fsType": spec.fs_type,
+        "labels": dict(claim.labels),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 class _Shown:
@@ -160,6 +197,17 @@ async def _result(connection: Connection, plan: PodPlan, pod: Pod, seconds: floa
         "id": pod.id,
         "ip": status.network.ip,
         "containers": pod.containers,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _job_result(found: KeptPod, seconds: float) -> dict[str, Any]:
+    return {
+        "namespace": found.namespace,
+        "name": found.name,
+        "job": True,
+        "phase": found.phase,
+        "containers": {one.name: one.id for one in found.containers},
         "seconds": round(seconds, 3),
     }
 

@@ -1,4 +1,4 @@
-"""The arguments of the commands that are about manifests and named volumes."""
+"""The arguments of the commands that are about manifests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crib.cli.forms import DocumentOutput, Format, ListOutput, Output
-from crib.cli.image_options import DryRun, Yes
+from crib.cli.forms import DocumentOutput, Format, Output
 from crib.cli.options import ExtraFiles
 
 _Manifests = Annotated[
@@ -69,39 +68,3 @@ class GenerateOptions:
         bool, typer.Option("--show-secrets", help="Write the Secrets that its volumes are made of, too.")
     ] = False
     output: DocumentOutput = Format.YAML
-
-
-_VOLUME = "NAME or NAMESPACE/NAME; without a namespace it is default."
-_Volumes = Annotated[list[str], typer.Argument(metavar="VOLUME", help=_VOLUME)]
-
-
-@dataclass(frozen=True)
-class VolumeListOptions:
-    output: ListOutput = Format.TABLE
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only names, one a line.")] = False
-
-
-@dataclass(frozen=True)
-class VolumeCreateOptions:
-    volumes: _Volumes
-    labels: Annotated[
-        list[str] | None,
-        typer.Option("--label", "-l", metavar="KEY=VALUE", help="Give it this label; may be repeated."),
-    ] = None
-
-
-@dataclass(frozen=True)
-class VolumeInspectOptions:
-    volumes: _Volumes
-    output: DocumentOutput = Format.YAML
-
-
-@dataclass(frozen=True)
-class VolumeRemoveOptions:
-    volumes: _Volumes
-
-
-@dataclass(frozen=True)
-class VolumePruneOptions:
-    dry_run: DryRun = False
-    yes: Yes = False

@@ -213,7 +213,7 @@ class Client:
         plans = await asyncio.to_thread(manifests.read, manifest, self._dirs)
         run = manifests.keep if restart else manifests.run
         made = await run(self.connection, plans, self._dirs, listener, replace=replace)
-        return [await self._pod(pod.id) for pod in made]
+        return [await self._pod(pod_id) for pod_id in made]
 
     @contextlib.asynccontextmanager
     async def forward(

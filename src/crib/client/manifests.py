@@ -10,7 +10,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from crib.client import images, pods
+from crib.client import images, lookup, pods
 from crib.client.errors import InvalidRequest, NotFound, RuntimeFailure
 from crib.client.images import Pulled
 from crib.client.views import pull_report
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from crib.client.connection import Connection
-    from crib.client.pods import Pod
     from crib.client.views import PullReport
     from crib.client.workloads.launch import Launch
     from crib.manifest.plan import Dirs, Plans
@@ -83,28 +82,42 @@ def _content(path: str) -> str:
 
 async def run(
     connection: Connection, plans: Plans, dirs: Dirs, listener: Listening, *, replace: bool
-) -> list[Pod]:
-    """Check and pull everything, then start pod after pod. What was started before a failure stays."""
+) -> list[str]:
+    """Check and pull everything, then start pod after pod. What was started before a failure stays.
+
+    Returns the pods' ids.
+    """
     launch = await _prepared(connection, plans, dirs, listener, replace=replace)
     for plan in plans.pods:
         for path in plan.unkept:
             listener.note(f"{plan.label}: {path}: no effect: nobody keeps the pod up after its start")
+    for job in plans.jobs:
+        for text in job.unkept:
+            listener.note(f"job {job.label}: {text}: nobody looks after it")
     with _making_files():
-        return [await launch.start(plan) for plan in plans.pods]
+        return [(await launch.start(plan)).id for plan in plans.pods]
 
 
 async def keep(
     connection: Connection, plans: Plans, dirs: Dirs, listener: Listening, *, replace: bool
-) -> list[Pod]:
-    """As `run`, but the daemon starts the pods, and keeps them up. PodFailure for one that does not run."""
-    from crib.client.workloads import keeping
+) -> list[str]:
+    """As `run`, but the daemon starts the pods, and keeps them up. PodFailure for one that does not run.
+
+    Of a Job, the pods that it has begun with are returned.
+    """
+    from crib.client.workloads import jobs, keeping
 
     launch = await _prepared(connection, plans, dirs, listener, replace=replace)
-    kept = []
-    for plan in plans.pods:
+    kept: list[str] = []
+    for job in plans.jobs:
+        with _making_files():
+            await launch.make_way_for_job(job)
+        await jobs.keep_job(connection, job, dirs)
+        kept += [pod.id for pod in jobs.pods_of(job.label, await lookup.pods(connection))]
+    for plan in plans.alone():
         with _making_files():
             await launch.make_way(plan)
-        kept.append(await keeping.keep(connection, plan, dirs))
+        kept.append((await keeping.keep(connection, plan, dirs)).id)
     return kept
 
 
@@ -117,7 +130,7 @@ async def _prepared(
     for text in (*plans.notes, *(f"{plan.label}: {note}" for plan in plans.pods for note in plan.notes)):
         listener.note(text)
     with _making_files():
-        await launch.prepare(plans.pods)
+        await launch.prepare(plans)
     return launch
 
 

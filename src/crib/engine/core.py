@@ -9,6 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from crib.engine.admission import Admission, Claim, usual_places
+from crib.engine.beforehand import Beforehand
 from crib.engine.endings import Ends
 from crib.engine.events import EventBus
 from crib.engine.figures import VerbFigures
@@ -29,7 +30,7 @@ from crib.model.events import ContainerEvent, EventKind, EventType, PodTimeline
 from crib.model.facts import HostFacts, Vitals
 from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.lifecycle import is_listed
-from crib.model.sandbox import SandboxRecord
+from crib.model.sandbox import SandboxConfig, SandboxRecord
 from crib.model.settings import Settings
 from crib.model.volumes import SnapshotRecord, VolumeRecord
 from crib.ports.clocks import Clock
@@ -70,10 +71,15 @@ class Ports:
     """None: switched off."""
 
 
+def sandbox_key(config: SandboxConfig) -> tuple[str, str, str, int]:
+    """What makes two RunPodSandbox calls the same sandbox (CRI PodSandboxMetadata)."""
+    meta = config.metadata
+    return meta.namespace, meta.name, meta.uid, meta.attempt
+
+
 def sandbox_name(record: SandboxRecord) -> tuple[str, str, str, int] | None:
-    """What makes two RunPodSandbox calls the same sandbox (CRI PodSandboxMetadata). None: given up."""
-    meta = record.config.metadata
-    return None if record.abandoned else (meta.namespace, meta.name, meta.uid, meta.attempt)
+    """The same of a record. None: given up."""
+    return None if record.abandoned else sandbox_key(record.config)
 
 
 def container_name(record: ContainerRecord) -> tuple[str, str, int] | None:
@@ -99,6 +105,7 @@ class Core:
         self.notices = Notices(ports.clock, partial(self.history.happened, EventKind.NODE))
         self.hooks = Hooks(ports.hooks, self.notices)
         self.figures = VerbFigures()
+        self.beforehand = Beforehand(ports.clock, self.figures.stages)
         self.timeline = Timelines(ports.journal, self.notices, self._new_timeline, self._name_of)
         self.locks = Locks()
         self.ends = Ends(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from crib.engine.abandon import Abandon
 from crib.engine.checks.check import CheckNode
 from crib.engine.checks.images import CheckImages, ImageFindings
+from crib.engine.containers.checkpoint import CheckpointContainer
 from crib.engine.containers.create import CreateContainer
 from crib.engine.containers.execute import ExecSync, ReopenLog
 from crib.engine.containers.remove import RemoveContainer
@@ -28,6 +29,7 @@ from crib.engine.metrics import Metrics
 from crib.engine.networks import Networks
 from crib.engine.plugin_wishes import PluginWishes
 from crib.engine.recovery.recover import recover
+from crib.engine.sandboxes.checkpoint import CheckpointPod, RestorePod
 from crib.engine.sandboxes.remove import RemoveSandbox
 from crib.engine.sandboxes.run import RunSandbox
 from crib.engine.sandboxes.stop import StopSandbox
@@ -60,6 +62,7 @@ class NodeSandboxes:
         self.stop = StopSandbox(core)
         self.remove = RemoveSandbox(core)
         self.update = UpdateSandbox(core)
+        self.checkpoint = CheckpointPod(core)
         self.get = core.sandbox
 
     def list(self) -> Iterator[SandboxRecord]:
@@ -87,6 +90,7 @@ class NodeContainers:
         self.stop = StopContainer(core)
         self.remove = RemoveContainer(core)
         self.update = UpdateContainer(core)
+        self.checkpoint = CheckpointContainer(core)
         self.explain = ExplainContainer(core, catalogue, self.create)
         self.exec_sync = ExecSync(core)
         self.reopen_log = ReopenLog(core)
@@ -160,6 +164,8 @@ class Node:
         self.admission = self._core.admission
         self.sandboxes = NodeSandboxes(self._core)
         self.containers = NodeContainers(self._core, self._catalogue, policy)
+        run, remove = self.sandboxes.run, self.sandboxes.remove
+        self.restore_pod = RestorePod(self._core, run, self.containers.create, remove)
         self.images = ImageStore(self._core, self._catalogue, verbs)
         self.networks = Networks(self._core)
         self.volumes = NodeVolumes(self._core, self._catalogue, policy)
@@ -268,7 +274,8 @@ class Node:
 
     def kept_restarted(self, event: NodeEvent) -> None:
         """Who keeps a pod up starts a container of it again, or waits before that."""
-        self.history.tell(replace(event, pod=self._core.describe(event.pod_id).pod))
+        found = self._core.describe(event.pod_id or event.subject)
+        self.history.tell(replace(event, pod=found.pod, pod_id=found.sandbox or event.pod_id))
 
     def gauges(self) -> Gauges:
         """How much of everything there is now."""

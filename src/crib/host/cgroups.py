@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from crib.host.cgroup_trees import make, remove_tree, walk
 from crib.host.mount_table import MountEntry, read_mounts
 
 _FIRST_PAUSE = 0.001
@@ -152,15 +153,17 @@ class Cgroups:
         cpuset = self.layout.controllers.get("cpuset")
         parent = os.path.dirname(path) if among_processes else ""
         for tree in self.layout.trees:
+            if tree != cpuset and self.layout.mode != "v2":
+                with contextlib.suppress(FileNotFoundError):  # where a parent is missing
+                    make(tree + path)
+                    continue
             directory = tree
             for name in path.strip("/").split("/"):
                 hands_down = tree == self.layout.unified and self.layout.mode == "v2"
                 if hands_down and not (parent and directory == tree + parent):
                     _hand_down(directory)
                 directory = f"{directory}/{name}"
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(directory, 0o755)
-                    os.chmod(directory, 0o755)  # noqa: S103 - whatever the umask: monitoring reads it
+                make(directory)
                 if tree == cpuset:
                     _inherit_cpuset(directory)
 
@@ -198,7 +201,7 @@ class Cgroups:
         """
         for directory in self._process_trees(path):
             found: list[int] = []
-            for below in _walk(directory):
+            for below in walk(directory):
                 # ENODEV: removed between opening and reading; EOPNOTSUPP: threaded, its processes show above
                 with contextlib.suppress(OSError):
                     found += [int(word) for word in _read(f"{below}/cgroup.procs").split()]
@@ -259,15 +262,7 @@ class Cgroups:
     def _remove_now(self, path: str) -> OSError | None:
         busy: OSError | None = None
         for top in self.directories(path):
-            for directory in reversed(list(_walk(top))):
-                try:
-                    os.rmdir(directory)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    if error.errno not in {errno.EBUSY, errno.ENOTEMPTY}:
-                        raise
-                    busy = error
+            busy = remove_tree(top) or busy
         return busy
 
     def _file(self, path: str, key: str) -> str:
@@ -315,20 +310,6 @@ def _pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(pause * 2, _LONGEST_PAUSE)
-
-
-def _walk(directory: str) -> Iterator[str]:
-    """A cgroup and all below it, parents first."""
-    waiting = [directory]
-    while waiting:
-        current = waiting.pop()
-        try:
-            with os.scandir(current) as entries:
-                below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except FileNotFoundError:
-            continue
-        yield current
-        waiting += below
 
 
 def _hand_down(directory: str) -> None:

@@ -1,4 +1,4 @@
-"""The freezer of a cgroup: whether its processes are stopped by it, and letting them go on.
+"""The freezer of a cgroup: stopping its processes, whether it has, and letting them go on.
 
 Sources: kernel, admin-guide/cgroup-v1/freezer-subsystem (`freezer.state`) and admin-guide/cgroup-v2
 (`cgroup.freeze`, `frozen` in `cgroup.events`). A frozen process of v1 does not even die from SIGKILL; one of
@@ -8,10 +8,14 @@ v2 does.
 from __future__ import annotations
 
 import contextlib
+import errno
+import time
 
 from crib.host.cgroups import CgroupLayout
 
 _LIMIT = 4096
+_LOOK_AGAIN = 0.005
+"""Seconds between two looks at whether all processes have stopped."""
 
 
 class Freezer:
@@ -31,6 +35,24 @@ class Freezer:
             return False
         if self._read(f"{self._v2}{path}/cgroup.freeze").strip() == "1":
             return True
+        return "frozen 1" in self._read(f"{self._v2}{path}/cgroup.events").splitlines()
+
+    def freeze(self, path: str, seconds: float) -> None:
+        """Stop its processes; returns when all of them are. Blocks, TimeoutError after `seconds`: one that
+        waits for a disk stops only when that has answered. It is left as it is then, to be thawed.
+        """
+        name, word = ("freezer.state", "FROZEN") if self._v1 is not None else ("cgroup.freeze", "1")
+        with open(f"{self._v1 or self._v2}{path}/{name}", "w") as file:
+            file.write(word)
+        until = time.monotonic() + seconds
+        while not self._all_stopped(path):
+            if time.monotonic() > until:
+                raise TimeoutError(errno.ETIMEDOUT, f"not all processes stopped within {seconds:.0f} s", path)
+            time.sleep(_LOOK_AGAIN)  # v1 tells nobody, and goes on with it only when it is asked
+
+    def _all_stopped(self, path: str) -> bool:
+        if self._v1 is not None:
+            return self._read(f"{self._v1}{path}/freezer.state").strip() == "FROZEN"
         return "frozen 1" in self._read(f"{self._v2}{path}/cgroup.events").splitlines()
 
     def thaw(self, path: str) -> bool:

@@ -124,6 +124,8 @@ class _OpenHow(ctypes.Structure):
 
 
 _malloc_trim = getattr(_libc, "malloc_trim", None)
+_mallopt = getattr(_libc, "mallopt", None)
+_M_ARENA_MAX = -8
 
 
 def _checked(result: int, filename: str | None = None) -> int:
@@ -263,6 +265,13 @@ def malloc_trim() -> None:
     """Give freed memory of all heaps back to the system (malloc_trim(3)); nothing without glibc."""
     if _malloc_trim is not None:
         _malloc_trim(0)
+
+
+def use_one_heap() -> None:
+    """For all threads (mallopt(3), M_ARENA_MAX), which the interpreter's lock keeps apart anyway; before the
+    second thread begins. Nothing without glibc."""
+    if _mallopt is not None:
+        _mallopt(_M_ARENA_MAX, 1)
 
 
 def openat2(dir_fd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:

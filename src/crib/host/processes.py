@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from crib.host import adoption, libc, priority, undying
 from crib.host.capture import Capture, Feed
+from crib.host.package_hints import PACKAGE_HINTS
 from crib.host.sealed import executable
 from crib.host.threads import PROGRAMS, Job
 
@@ -33,26 +34,13 @@ _STDERR_TAIL = 2000
 _UMASK = 0o022
 """What programs expect: ours (`directories.PRIVATE_UMASK`) would shut pods' users out of what they make."""
 
-_HINTS = {
-    "conmon": "install the package conmon",
-    "crun": "install the package crun, or name another OCI runtime in the configuration",
-    "runc": "install the package runc, or name another OCI runtime in the configuration",
-    "runsc": "install gVisor: the package runsc",
-    "catatonit": "install the package catatonit",
-    "criu": "install the package criu",
-    "unshare": "install the package util-linux",
-    "mkfs.erofs": "install the package erofs-utils",
-    **dict.fromkeys(("mkfs.ext4", "e2fsck", "resize2fs"), "install the package e2fsprogs"),
-    **dict.fromkeys(("mkfs.xfs", "xfs_repair", "xfs_growfs"), "install the package xfsprogs"),
-}
-
 
 class ToolMissing(FileNotFoundError):
     """A program is not installed; `tool` is its name, `hint` what to do."""
 
     def __init__(self, tool: str) -> None:
         self.tool = tool
-        self.hint = _HINTS.get(os.path.basename(tool), "install it, or put its directory on PATH")
+        self.hint = PACKAGE_HINTS.get(os.path.basename(tool), "install it, or put its directory on PATH")
         super().__init__(2, f"program not found; {self.hint}", tool)
 
 
@@ -119,6 +107,8 @@ class SpawnOptions:
     env: Mapping[str, str] | None = None
     cwd: str | None = None
     new_session: bool = False
+    ends_group: bool = False
+    """With `new_session`: what is left of its process group when it has ended is killed."""
     oom_score_adj: int | None = None
     """Inherited by the program and what it starts (proc(5)), where that is allowed; None: ours."""
     owner: str = ""
@@ -157,6 +147,7 @@ class Child:
         self._used: tuple[float, float] | None = None
         self._popen = popen
         self._leads_group = options.new_session
+        self._ends_group = options.ends_group
         self._owner = options.owner
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[int] = self._loop.create_future()
@@ -176,12 +167,16 @@ class Child:
             told_of_end(self.argv[0], *used)
         return code
 
-    def signal(self, number: int) -> bool:
-        """Send a signal; False when it has ended already."""
+    def signal(self, number: int, *, group: bool = False) -> bool:
+        """Send a signal (with `group` to the group that it leads, if any); False when it has ended."""
         if self._popen.returncode is not None:
             return False
         try:
-            signal.pidfd_send_signal(self.pidfd, number)
+            if group and self._leads_group:
+                # The number cannot belong to another group: the leader is not reaped before `_collect`.
+                os.killpg(self.pid, number)
+            else:
+                signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             return False
         return True
@@ -191,17 +186,12 @@ class Child:
         if self._popen.returncode is not None:
             return False
         undying.note(self.pid, self.argv, self._owner)
-        if self._leads_group:
-            # The number cannot belong to another group: the leader is not reaped before `_collect`.
-            try:
-                os.killpg(self.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                return self.signal(signal.SIGKILL)
-            return True
-        return self.signal(signal.SIGKILL)
+        return self.signal(signal.SIGKILL, group=True)
 
     def _collect(self) -> None:
         self._loop.remove_reader(self.pidfd)
+        if self._ends_group:
+            self.signal(signal.SIGKILL, group=True)
         with _children_lock:
             _, status, used = os.wait4(self.pid, 0)  # `Popen.wait` does not say what was used
             self._popen.returncode = code = os.waitstatus_to_exitcode(status)

@@ -10,7 +10,7 @@ from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
 from crib.manifest.environment import environment, expand
 from crib.manifest.fields import ManifestNode, check_label
 from crib.manifest.hosts import HOSTS
-from crib.manifest.mounts import mounts
+from crib.manifest.mounts import devices, mounts
 from crib.manifest.plan import INIT_CONTAINER, ContainerPlan, HostsPlan, VolumePlan
 from crib.manifest.resources import Amounts, amounts, linux_resources
 from crib.manifest.volumes import pull_policy
@@ -90,6 +90,7 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
             KeyValue(key=key, value=value.encode("utf-8", "surrogateescape")) for key, value in env.items()
         ],
         mounts=found,
+        devices=devices(node, parts.volumes),
         labels={**parts.identity, "io.kubernetes.container.name": name},
         annotations={GRACE: str(parts.behaviour.grace), **_role(node, init=init)},
         log_path=f"{name}/0.log",

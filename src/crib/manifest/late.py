@@ -1,7 +1,8 @@
-"""What a manifest leaves open until its sandbox runs: the pod's own addresses.
+"""What a manifest leaves open: the pod's own addresses, and where the runtime has its volumes.
 
-A plan has a mark where an address will be. A mark holds a zero byte, which no manifest can hold, so that no
-text of a person is taken for one. `crib.client.workloads` fills them in before it creates a container.
+A plan has a mark where such a text will be. A mark holds a zero byte, which no manifest can hold, so that no
+text of a person is taken for one. `crib.client.workloads` fills them in: paths of volumes before it makes the
+sandbox, addresses before it creates a container.
 """
 
 from __future__ import annotations
@@ -10,14 +11,65 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from crib.manifest.plan import ContainerPlan
+    from crib.manifest.plan import ContainerPlan, PodPlan
 
 POD_IP = "\0pod-ip\0"
 POD_IPS = "\0pod-ips\0"
 SHOWN = ("<pod-ip>",)
 """Stands for the addresses where a plan is shown that is not carried out."""
+
+
+def volume_mark(name: str) -> str:
+    """Stands for the path of the pod's volume of this name."""
+    return f"\0volume:{name}\0"
+
+
+def placed(plan: PodPlan, paths: Mapping[str, str], read_only: Collection[str] = ()) -> PodPlan:
+    """The pod with the paths of its volumes of the runtime, by their names in the pod.
+
+    `read_only` are those that nobody may write, whatever the manifest says.
+    """
+    marks = {volume_mark(name): path for name, path in paths.items()}
+    sealed = {volume_mark(name) for name in read_only}
+
+    def container(one: ContainerPlan) -> ContainerPlan:
+        config = type(one.config)()
+        config.CopyFrom(one.config)
+        parts = {part.mount: part.volume for part in one.sub_paths}
+        for place, mount in enumerate(config.mounts):
+            mount.readonly |= parts.get(place, mount.host_path) in sealed
+            mount.host_path = marks.get(mount.host_path, mount.host_path)
+        for device in config.devices:
+            device.permissions = "r" if device.host_path in sealed else device.permissions
+            device.host_path = marks.get(device.host_path, device.host_path)
+        moved = tuple(replace(part, volume=marks.get(part.volume, part.volume)) for part in one.sub_paths)
+        return replace(one, config=config, sub_paths=moved)
+
+    if not marks:
+        return plan
+    return replace(
+        plan,
+        init_containers=tuple(map(container, plan.init_containers)),
+        containers=tuple(map(container, plan.containers)),
+        volumes=tuple(replace(one, path=marks.get(one.path, one.path)) for one in plan.volumes),
+    )
+
+
+def shown_paths(plan: PodPlan) -> dict[str, str]:
+    """Stand for the paths of volumes."""
+    return {one.name: f"/<volume>/{one.claim.label}" for one in plan.volumes if one.claim is not None}
+
+
+def shown(plan: PodPlan) -> PodPlan:
+    """The plan for one who looks at it: names stand for what is known only when it is carried out."""
+    found = placed(plan, shown_paths(plan))
+    return replace(
+        found,
+        init_containers=tuple(filled(one, SHOWN) for one in found.init_containers),
+        containers=tuple(filled(one, SHOWN) for one in found.containers),
+    )
 
 
 def filled_text(text: str, addresses: Sequence[str]) -> str:

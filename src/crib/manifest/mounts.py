@@ -1,4 +1,4 @@
-"""A container's `volumeMounts`."""
+"""A container's `volumeMounts` and `volumeDevices`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
     PROPAGATION_BIDIRECTIONAL,
     PROPAGATION_HOST_TO_CONTAINER,
     PROPAGATION_PRIVATE,
+    Device,
     ImageSpec,
     Mount,
 )
@@ -44,12 +45,9 @@ def mounts(
     name = container.text("name")
     for index, node in enumerate(container.children("volumeMounts")):
         node.check(shapes.VOLUME_MOUNT)
-        wanted = node.need_text("name")
-        volume = volumes.get(wanted)
-        if volume is None:
-            if wanted:
-                node.wrong("name", f"the pod has no volume {wanted!r}{nearest(wanted, list(volumes))}")
-            volume = VolumePlan(wanted, "emptyDir")
+        volume = _named(node, volumes)
+        if volume.claim is not None and volume.claim.spec.block:
+            node.wrong("name", f"volume {volume.name!r} is a device (volumeMode: Block): use volumeDevices")
         mount = _mount(container, node, volume)
         if any(other.container_path == mount.container_path for other in found):
             node.wrong("mountPath", f"{mount.container_path} is mounted twice")
@@ -63,6 +61,36 @@ def mounts(
             mount.host_path = target
         found.append(mount)
     return found, tuple(parts)
+
+
+def devices(container: ManifestNode, volumes: Mapping[str, VolumePlan]) -> list[Device]:
+    """Volumes that a container gets as devices."""
+    found: list[Device] = []
+    for node in container.children("volumeDevices"):
+        node.check(shapes.VOLUME_DEVICE)
+        volume = _named(node, volumes)
+        if node.raw("name") in volumes and (volume.claim is None or not volume.claim.spec.block):
+            node.wrong("name", f"volume {volume.name!r} is no claim of volumeMode: Block: use volumeMounts")
+        path = node.need_text("devicePath")
+        if path and (not path.startswith("/") or ".." in path.split("/")):
+            node.wrong("devicePath", f"{path!r} must be an absolute path without '..'")
+        path = posixpath.normpath(path) if path else path
+        if any(other.container_path == path for other in found):
+            node.wrong("devicePath", f"{path} is there twice")
+        if any(mount.raw("mountPath") == path for mount in container.children("volumeMounts")):
+            node.wrong("devicePath", f"{path} is a mountPath as well")
+        permissions = "r" if volume.read_only else "mrw"
+        found.append(Device(container_path=path, host_path=volume.path, permissions=permissions))
+    return found
+
+
+def _named(node: ManifestNode, volumes: Mapping[str, VolumePlan]) -> VolumePlan:
+    """The pod's volume of that name; an empty one if it is wrong."""
+    wanted = node.need_text("name")
+    volume = volumes.get(wanted)
+    if volume is None and wanted:
+        node.wrong("name", f"the pod has no volume {wanted!r}{nearest(wanted, list(volumes))}")
+    return volume or VolumePlan(wanted, "emptyDir")
 
 
 def _mount(container: ManifestNode, node: ManifestNode, volume: VolumePlan) -> Mount:

@@ -1,4 +1,4 @@
-"""ConfigMaps, Secrets and claims of the files, which pods refer to by name."""
+"""ConfigMaps, Secrets, claims, volumes and snapshots of the files, which pods refer to by name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING
 import yaml
 
 from crib.manifest import shapes
+from crib.manifest.claims import (
+    ClaimRequest,
+    PersistentVolume,
+    claim_request,
+    persistent_volume,
+    snapshot_claim,
+)
 from crib.manifest.fields import check_label, check_subdomain
-from crib.manifest.quantity import parse_quantity, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from crib.manifest.fields import ManifestNode
 
 MAX_DATA = 1 << 20
@@ -25,7 +33,7 @@ _KEY = re.compile(r"[-._A-Za-z0-9]{1,253}")
 
 @dataclass(frozen=True, slots=True)
 class DataObject:
-    """A ConfigMap, a Secret or a claim. `texts` are the keys that an environment may be made of."""
+    """What a pod may refer to. `texts` are the keys that an environment may be made of."""
 
     kind: str
     namespace: str
@@ -34,8 +42,10 @@ class DataObject:
     texts: frozenset[str] = frozenset()
     type: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    size: int = 0
-    """What a claim asks for in bytes; 0: it does not say."""
+    claim: ClaimRequest | None = None
+    persistent: PersistentVolume | None = None
+    taken_of: str = ""
+    """The claim that a VolumeSnapshot is taken of."""
     document: Mapping[str, object] = field(default_factory=dict)
     """As it was written."""
 
@@ -54,18 +64,32 @@ class Objects:
         metadata = node.part("metadata")
         metadata.check(shapes.METADATA)
         name = check_subdomain(metadata, "name")
-        namespace = check_label(metadata, "namespace", "default")
+        is_of_cluster = kind == "PersistentVolume"
+        namespace = "" if is_of_cluster else check_label(metadata, "namespace", "default")
         if (kind, namespace, name) in self._found:
-            metadata.wrong("name", f"{kind} {namespace}/{name} is there twice")
-        read = {"ConfigMap": _config_map, "Secret": self._secret}.get(kind, _claim)
-        found = read(node, namespace, name)
+            metadata.wrong("name", f"{kind} {namespace}/{name}".replace(" /", " ") + " is there twice")
+        found = (
+            self._secret(node, namespace, name) if kind == "Secret" else _READ[kind](node, namespace, name)
+        )
         if sum(map(len, found.data.values())) > MAX_DATA:
             node.wrong("data", f"is larger than {MAX_DATA} bytes")
         self._found[kind, namespace, name] = found
 
+    def add_missing(self, claim: ManifestNode) -> None:
+        """A claim that is made by a template; one that a file has itself counts instead."""
+        metadata = claim.part("metadata")
+        if self.find(claim.text("kind"), metadata.text("namespace"), metadata.text("name")) is None:
+            self.add(claim)
+
     def find(self, kind: str, namespace: str, name: str) -> DataObject | None:
         """The object, if a file had it."""
         return self._found.get((kind, namespace, name))
+
+    def volume_for(self, namespace: str, claim: str) -> DataObject | None:
+        """The PersistentVolume that says that it is for this claim."""
+        wanted = (namespace, claim)
+        volumes = (one for one in self._found.values() if one.persistent is not None)
+        return next((one for one in volumes if one.persistent and one.persistent.claim == wanted), None)
 
     def missing(self, kind: str, namespace: str, name: str) -> str:
         """What to tell of an object that is not there."""
@@ -130,25 +154,34 @@ def _keys(node: ManifestNode, name: str) -> dict[str, str]:
 
 def _claim(node: ManifestNode, namespace: str, name: str) -> DataObject:
     node.check(shapes.CLAIM)
-    spec = node.part("spec")
-    spec.check(shapes.CLAIM_SPEC)
-    spec.choice("volumeMode", ("Filesystem",), "Filesystem")
-    for index, mode in enumerate(spec.texts("accessModes")):
-        if mode not in ("ReadWriteOnce", "ReadWriteOncePod", "ReadOnlyMany", "ReadWriteMany"):
-            spec.faults.add(spec.item("accessModes", index), f"{mode!r} is not an access mode")
-    resources = spec.part("resources")
-    resources.check(shapes.RESOURCES)
-    requests, size = resources.part("requests"), 0
-    if requests.has("storage"):
-        try:
-            size = whole(parse_quantity(requests.raw("storage")))
-        except ValueError as error:
-            requests.wrong("storage", str(error))
-        requests.notes.add(requests.at("storage"), "not enforced: a named volume is a directory")
-    labels = node.part("metadata").mapping("labels")
     return DataObject(
-        "PersistentVolumeClaim", namespace, name, labels=labels, size=size, document=node.value()
+        "PersistentVolumeClaim",
+        namespace,
+        name,
+        labels=node.part("metadata").mapping("labels"),
+        claim=claim_request(node.part("spec")),
+        document=node.value(),
     )
+
+
+def _snapshot(node: ManifestNode, namespace: str, name: str) -> DataObject:
+    node.check(shapes.SNAPSHOT)
+    taken_of = snapshot_claim(node.part("spec"))
+    return DataObject("VolumeSnapshot", namespace, name, taken_of=taken_of, document=node.value())
+
+
+def _volume(node: ManifestNode, namespace: str, name: str) -> DataObject:
+    node.check(shapes.PERSISTENT_VOLUME)
+    found = persistent_volume(node.part("spec"))
+    return DataObject("PersistentVolume", namespace, name, persistent=found, document=node.value())
+
+
+_READ: Mapping[str, Callable[[ManifestNode, str, str], DataObject]] = {
+    "ConfigMap": _config_map,
+    "PersistentVolumeClaim": _claim,
+    "PersistentVolume": _volume,
+    "VolumeSnapshot": _snapshot,
+}
 
 
 def without_secrets(document: str) -> str:

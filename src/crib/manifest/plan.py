@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
 
 if TYPE_CHECKING:
+    from crib.manifest.claim_plan import ClaimPlan
     from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, PodSandboxConfig
     from crib.wire.docker_config import AuthFile
 
@@ -54,14 +56,9 @@ class Dirs:
     def volume(self, uid: str, name: str) -> str:
         return os.path.join(self.pod(uid), "volumes", name)
 
-    def named_volume(self, namespace: str, name: str) -> str:
-        """A volume that outlives its pods; it is beside them, not among them."""
-        return os.path.join(self.volumes, namespace, name)
-
-    @property
-    def volumes(self) -> str:
-        """Where volumes are that outlive pods."""
-        return os.path.join(os.path.dirname(self.root), "volumes")
+    def secrets(self, uid: str, name: str) -> str:
+        """In memory: what the driver of a volume is told."""
+        return os.path.join(self.pod(uid), "secrets", name)
 
     def sub_path(self, uid: str, container: str, index: int) -> str:
         return os.path.join(self.pod(uid), "subpaths", container, str(index))
@@ -95,21 +92,12 @@ class VolumeFile:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimPlan:
-    """A named volume: it is made for the first pod that asks for it. `size` is what was asked for."""
-
-    namespace: str
-    name: str
-    labels: tuple[tuple[str, str], ...] = ()
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class VolumePlan:
     """A volume of the pod. `path` is on the host (empty for images), `size` bytes (0: no limit).
 
     `files` of the kind of that name are made with the pod. `group` becomes the owner of what is in it
-    (fsGroup); with `group_always` it is set again, however much that is.
+    (fsGroup); with `group_always` it is set again, however much that is. With `claim` it is a volume of the
+    runtime: the path is a mark of `late` until the runtime has told it.
     """
 
     name: str
@@ -182,8 +170,12 @@ class PodPlan:
     behaviour: PodBehaviour = field(default_factory=PodBehaviour)
     unkept: tuple[str, ...] = ()
     """Paths of fields that have an effect only while somebody keeps the pod up."""
+    account: str = ""
+    """The service account's name."""
     document: str = ""
     """A manifest that comes to this pod again, with its uid: what is kept of it."""
+    job: str = ""
+    """The uid of the Job that it is a run of."""
 
     @property
     def label(self) -> str:
@@ -194,8 +186,54 @@ class PodPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class JobTurn:
+    """One try of one run of a Job: both are counted from 0."""
+
+    run: int
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """A Job. Without `completions` it is over when one of its runs has succeeded and none is active.
+
+    Times are in seconds. `pod_of` makes the pod of a turn; ManifestError.
+    """
+
+    name: str
+    namespace: str
+    uid: str
+    completions: int | None
+    parallelism: int
+    pod_of: Callable[[JobTurn], PodPlan] = field(repr=False, compare=False)
+    backoff_limit: int = 6
+    deadline: int | None = None
+    ttl: int | None = None
+    document: str = field(default="", repr=False)
+    """A manifest that comes to this Job again, with its uid."""
+    unkept: tuple[str, ...] = ()
+    """What has no effect, or less, while nobody looks after it: a line for each."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    def first(self) -> list[JobTurn]:
+        """The turns that it begins with."""
+        return [JobTurn(run) for run in range(min(self.parallelism, self.completions or self.parallelism))]
+
+
+@dataclass(frozen=True, slots=True)
 class Plans:
-    """What manifests come to. `notes` are about what belongs to no pod; each pod has its own."""
+    """What manifests come to. `notes` are about what belongs to no pod; each pod has its own.
+
+    `pods` have those among them that the jobs begin with.
+    """
 
     pods: tuple[PodPlan, ...]
     notes: tuple[str, ...] = ()
+    jobs: tuple[JobPlan, ...] = ()
+
+    def alone(self) -> list[PodPlan]:
+        """The pods that belong to no Job."""
+        return [plan for plan in self.pods if not plan.job]

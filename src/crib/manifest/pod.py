@@ -90,6 +90,7 @@ def pod_plan(source: PodSource, site: Site, objects: Objects, new_uid: Callable[
         credentials=credentials,
         behaviour=parts.behaviour,
         unkept=document.notes.unkept(),
+        account=references.facts.account,
         document=_kept_document(document, identity, references.used.values()),
     )
 

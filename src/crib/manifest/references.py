@@ -21,6 +21,10 @@ class References:
     facts: PodFacts
     used: dict[tuple[str, str], DataObject] = field(default_factory=dict)
 
+    def directory(self, volume: str) -> str:
+        """Where the pod has a volume of its own among its files."""
+        return self.facts.site.dirs.volume(self.facts.uid, volume)
+
     def find(self, node: ManifestNode, name_field: str, kind: str) -> DataObject | None:
         """The object that `node` names. None if it is not there: a fault, unless it is optional."""
         name = node.need_text(name_field)

@@ -21,7 +21,7 @@ from crib.stubs.runtime.v1 import api_pb2 as cri
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, Mount, PodSandboxConfig
+    from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, Device, Mount, PodSandboxConfig
 
 _PROPAGATION = {
     cri.PROPAGATION_HOST_TO_CONTAINER: "HostToContainer",
@@ -156,6 +156,7 @@ def _container(
         env=[{"name": env.key, "value": _escaped(env.value.decode(errors="replace"))} for env in config.envs],
         resources=_resources(config),
         volumeMounts=list(_mounts(config.mounts, parts, volumes)),
+        volumeDevices=list(_devices(config.devices, parts, volumes)),
         securityContext=_security(config, parts.seccomp_root),
         lifecycle={"stopSignal": signal.replace("PLUS", "+").replace("MINUS", "-")}
         if config.stop_signal != cri.SIGNAL_RUNTIME_DEFAULT
@@ -191,17 +192,8 @@ def _mounts(
         if mount.host_path and mount.host_path == parts.hosts_path:
             continue
         source = _source(mount, parts.sources, len(volumes))
-        name = next(
-            (
-                known
-                for known, one in volumes.items()
-                if {**one, "name": ""} == {"name": "", **source.definition}
-            ),
-            source.name,
-        )
-        volumes.setdefault(name, {"name": name, **source.definition})
         yield _set(
-            name=name,
+            name=_volume_of(source, volumes),
             mountPath=mount.container_path,
             readOnly=mount.readonly and not mount.HasField("image"),
             subPath=mount.image_sub_path or source.inside,
@@ -209,6 +201,24 @@ def _mounts(
             recursiveReadOnly="Enabled" if mount.recursive_read_only else "",
             bindMountOptions=list(mount.mount_options),
         )
+
+
+def _volume_of(source: MountSource, volumes: dict[str, dict[str, object]]) -> str:
+    """The name of the pod's volume of this source; it is one of them from now on."""
+    same = {"name": "", **source.definition}
+    known = (name for name, one in volumes.items() if {**one, "name": ""} == same)
+    name = next(known, source.name)
+    volumes.setdefault(name, {"name": name, **source.definition})
+    return name
+
+
+def _devices(
+    devices: Iterable[Device], parts: RunningParts, volumes: dict[str, dict[str, object]]
+) -> Iterable[dict[str, Any]]:
+    """Those that are volumes; a manifest has no word for others."""
+    for device in devices:
+        if (source := parts.sources.get(device.host_path)) is not None:
+            yield {"name": _volume_of(source, volumes), "devicePath": device.container_path}
 
 
 def _source(mount: Mount, sources: Mapping[str, MountSource], number: int) -> MountSource:

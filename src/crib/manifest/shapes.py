@@ -63,11 +63,9 @@ POD_SPEC = _shape(
 )
 CONTAINER = _shape(
     "name image imagePullPolicy command args env envFrom workingDir ports resources volumeMounts "
-    "securityContext stdin stdinOnce tty lifecycle restartPolicy restartPolicyRules livenessProbe "
-    "readinessProbe startupProbe",
-    {
-        "volumeDevices": "block volumes: they need a kubelet",
-    },
+    "volumeDevices securityContext stdin stdinOnce tty lifecycle restartPolicy restartPolicyRules "
+    "livenessProbe readinessProbe startupProbe",
+    {},
     {
         "terminationMessagePath": "no effect: nobody reads the message",
         "terminationMessagePolicy": "no effect: nobody reads the message",
@@ -101,6 +99,7 @@ RESOURCES = _shape("requests limits", {"claims": _KUBELET})
 VOLUME_MOUNT = _shape(
     "name mountPath readOnly subPath subPathExpr mountPropagation recursiveReadOnly bindMountOptions"
 )
+VOLUME_DEVICE = _shape("name devicePath")
 CONTAINER_SECURITY = _shape(
     "runAsUser runAsGroup runAsNonRoot privileged readOnlyRootFilesystem capabilities "
     "allowPrivilegeEscalation seccompProfile appArmorProfile seLinuxOptions procMount",
@@ -122,14 +121,27 @@ SYSCTL = _shape("name value")
 DNS = _shape("nameservers searches options")
 DNS_OPTION = _shape("name value")
 POD_OS = _shape("name")
-_STORAGE = (
-    "awsElasticBlockStore azureDisk azureFile cephfs cinder csi ephemeral fc flexVolume flocker "
-    "gcePersistentDisk gitRepo glusterfs iscsi nfs photonPersistentDisk portworxVolume "
-    "quobyte rbd scaleIO storageos vsphereVolume"
-)
+_REFUSED_STORAGE = {
+    **_each(
+        "fc iscsi nfs",
+        "crib mounts none itself: use a CSI driver, or a hostPath where the node has it mounted",
+    ),
+    **_each(
+        "awsElasticBlockStore azureDisk azureFile cinder gcePersistentDisk portworxVolume vsphereVolume",
+        "Kubernetes itself leaves it to a CSI driver: use csi",
+    ),
+    **_each(
+        "cephfs flocker glusterfs photonPersistentDisk quobyte rbd scaleIO storageos",
+        "Kubernetes has removed it",
+    ),
+    "flexVolume": "its drivers are programs of a kubelet: use a CSI driver",
+}
 VOLUME = _shape(
-    "name emptyDir hostPath image configMap secret downwardAPI projected persistentVolumeClaim",
-    _each(_STORAGE, _KUBELET),
+    "name emptyDir hostPath image configMap secret downwardAPI projected persistentVolumeClaim ephemeral csi",
+    {
+        **_REFUSED_STORAGE,
+        "gitRepo": "Kubernetes has disabled it: clone in an init container",
+    },
 )
 CONFIG_MAP_VOLUME = _shape("name items defaultMode optional")
 SECRET_VOLUME = _shape("secretName items defaultMode optional")
@@ -145,17 +157,59 @@ PROJECTED_DOWNWARD = _shape("items")
 KEY_TO_PATH = _shape("key path mode")
 DOWNWARD_ITEM = _shape("path fieldRef resourceFieldRef mode")
 CLAIM_VOLUME = _shape("claimName readOnly")
+EPHEMERAL_VOLUME = _shape("volumeClaimTemplate")
+CLAIM_TEMPLATE = _shape("metadata spec")
+CLAIM_TEMPLATE_METADATA = _shape(
+    "labels annotations",
+    _each("name namespace", "the volume is called POD-VOLUME, after the pod and its volume"),
+    {"creationTimestamp": "ignored: an API server's own field"},
+)
+CSI_VOLUME = _shape("driver readOnly fsType volumeAttributes nodePublishSecretRef")
 EMPTY_DIR = _shape("medium sizeLimit")
 HOST_PATH = _shape("path type")
 IMAGE_VOLUME = _shape("reference pullPolicy")
 CONFIG_MAP = _shape("apiVersion kind metadata data binaryData immutable")
 SECRET = _shape("apiVersion kind metadata data stringData type immutable")
 CLAIM = _shape("apiVersion kind metadata spec", noted={"status": "ignored"})
-_NO_STORAGE_CLASS = "no effect: a named volume is a directory of this node"
 CLAIM_SPEC = _shape(
-    "accessModes resources volumeMode",
-    {"dataSource": _API, "dataSourceRef": _API},
-    _each("storageClassName volumeName selector volumeAttributesClassName", _NO_STORAGE_CLASS),
+    "accessModes resources volumeMode storageClassName dataSource dataSourceRef volumeName",
+    {"selector": "crib does not choose among volumes: name one by volumeName"},
+    {"volumeAttributesClassName": "no effect: parameters are those of the storage class"},
+)
+CLAIM_RESOURCES = _shape("requests limits")
+DATA_SOURCE = _shape("apiGroup kind name")
+DATA_SOURCE_REF = _shape(
+    "apiGroup kind name",
+    {"namespace": "a volume is made of one of its own namespace"},
+)
+SNAPSHOT = _shape("apiVersion kind metadata spec", noted={"status": "ignored"})
+SNAPSHOT_SPEC = _shape(
+    "source",
+    noted={"volumeSnapshotClassName": "no effect: the volume's own kind takes the snapshot"},
+)
+SNAPSHOT_SOURCE = _shape(
+    "persistentVolumeClaimName",
+    {"volumeSnapshotContentName": "crib knows snapshots by their names: leave the document out"},
+)
+PERSISTENT_VOLUME = _shape("apiVersion kind metadata spec", noted={"status": "ignored"})
+PERSISTENT_VOLUME_SPEC = _shape(
+    "accessModes capacity claimRef csi hostPath local mountOptions storageClassName volumeMode",
+    _REFUSED_STORAGE,
+    {
+        "nodeAffinity": _NO_SCHEDULER,
+        "persistentVolumeReclaimPolicy": "no effect: what crib did not make stays",
+        "volumeAttributesClassName": "no effect: parameters are those of the storage class",
+    },
+)
+LOCAL_VOLUME = _shape("path fsType")
+CLAIM_REF = _shape("name namespace", noted=_each("apiVersion fieldPath kind resourceVersion uid", "ignored"))
+CSI_PERSISTENT = _shape(
+    "driver volumeHandle readOnly fsType volumeAttributes",
+    _each(
+        "controllerExpandSecretRef controllerPublishSecretRef nodeExpandSecretRef nodePublishSecretRef "
+        "nodeStageSecretRef",
+        "the secrets of a volume that outlives pods are files of its class: crib volume create --class",
+    ),
 )
 _NO_CONTROLLER = "no effect: there are no controllers here"
 DEPLOYMENT = _shape(
@@ -178,10 +232,11 @@ DAEMON_SET = _shape(
     "template", noted=_each("selector updateStrategy minReadySeconds revisionHistoryLimit", _NO_CONTROLLER)
 )
 JOB = _shape(
-    "template parallelism completions completionMode suspend",
+    "template parallelism completions completionMode suspend activeDeadlineSeconds backoffLimit "
+    "ttlSecondsAfterFinished",
     noted=_each(
-        "selector manualSelector activeDeadlineSeconds backoffLimit backoffLimitPerIndex maxFailedIndexes "
-        "ttlSecondsAfterFinished podFailurePolicy successPolicy podReplacementPolicy managedBy scheduling",
+        "selector manualSelector backoffLimitPerIndex maxFailedIndexes podFailurePolicy successPolicy "
+        "podReplacementPolicy managedBy scheduling",
         _NO_CONTROLLER,
     ),
 )

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crib.manifest import shapes
-from crib.manifest.fields import MAX_NUMBER, ManifestNode, check_label, check_subdomain, unique
-from crib.manifest.plan import HOST_PATH_TYPES, ClaimPlan, PullPolicy, VolumeFile, VolumePlan
+from crib.manifest.claims import check_absolute, read_size
+from crib.manifest.fields import MAX_NUMBER, ManifestNode, check_label, unique
+from crib.manifest.plan import HOST_PATH_TYPES, PullPolicy, VolumeFile, VolumePlan
+from crib.manifest.pod_claims import CLAIMS, PodClaims
 from crib.manifest.projections import config_map_files, downward_files, projected_files, secret_files
-from crib.manifest.quantity import parse_quantity, whole
 
 if TYPE_CHECKING:
     from crib.manifest.references import References
@@ -26,18 +27,27 @@ _KINDS = (
     "downwardAPI",
     "projected",
     "persistentVolumeClaim",
+    "ephemeral",
+    "csi",
 )
 
 
 def volume_plans(spec: ManifestNode, references: References) -> dict[str, VolumePlan]:
     """Every volume of the pod by name."""
     found: dict[str, VolumePlan] = {}
+    claims = PodClaims(spec, references)
     for node in unique(spec.children("volumes"), "name", "volume"):
         node.check(shapes.VOLUME)
         name = check_label(node, "name")
         kinds = [kind for kind in _KINDS if node.has(kind)]
         if len(kinds) == 1:
-            found[name] = _volume(node, kinds[0], name, references)
+            source = node.part(kinds[0])
+            if kinds[0] in CLAIMS:
+                found[name] = claims.volume(source, kinds[0], name)
+            elif kinds[0] == "emptyDir":
+                found[name] = _empty_dir(source, name, claims)
+            else:
+                found[name] = _volume(source, kinds[0], name, references)
             continue
         found[name] = VolumePlan(name, "emptyDir")  # for those who mount it
         if kinds:
@@ -61,27 +71,22 @@ def _owned(security: ManifestNode, found: dict[str, VolumePlan]) -> dict[str, Vo
     }
 
 
-def _volume(node: ManifestNode, kind: str, name: str, references: References) -> VolumePlan:
-    source = node.part(kind)
-    facts = references.facts
-    directory = facts.site.dirs.volume(facts.uid, name)
-    if kind == "emptyDir":
-        return _empty_dir(source, name, directory)
+def _volume(source: ManifestNode, kind: str, name: str, references: References) -> VolumePlan:
     if kind == "hostPath":
         source.check(shapes.HOST_PATH)
         path = source.need_text("path")
-        _check_absolute(path, source)
+        check_absolute(path, source)
         host_type = source.choice("type", HOST_PATH_TYPES, "")
         return VolumePlan(name, "hostPath", path=path, host_type=host_type)
     if kind == "image":
         source.check(shapes.IMAGE_VOLUME)
         reference = source.need_text("reference")
         return VolumePlan(name, "image", image=reference, pull=pull_policy(source, "pullPolicy", reference))
-    if kind == "persistentVolumeClaim":
-        return _claim(source, name, references)
     files = _files(source, kind, name, references)
     # as a kubelet has it: what may be secret is only ever in memory
-    return VolumePlan(name, "files", path=directory, memory=kind != "configMap", files=tuple(files))
+    return VolumePlan(
+        name, "files", path=references.directory(name), memory=kind != "configMap", files=tuple(files)
+    )
 
 
 def _files(source: ManifestNode, kind: str, name: str, references: References) -> list[VolumeFile]:
@@ -94,40 +99,17 @@ def _files(source: ManifestNode, kind: str, name: str, references: References) -
     return projected_files(source, references, name)
 
 
-def _claim(source: ManifestNode, name: str, references: References) -> VolumePlan:
-    source.check(shapes.CLAIM_VOLUME)
-    wanted = check_subdomain(source, "claimName")
-    facts = references.facts
-    known = references.objects.find("PersistentVolumeClaim", facts.namespace, wanted)
-    if known is not None:
-        references.used["PersistentVolumeClaim", wanted] = known
-    claim = ClaimPlan(
-        facts.namespace,
-        wanted,
-        tuple(sorted(known.labels.items())) if known else (),
-        known.size if known else 0,
-    )
-    path = facts.site.dirs.named_volume(facts.namespace, wanted)
-    return VolumePlan(
-        name, "claim", path=f"{path}/data", claim=claim, read_only=bool(source.flag("readOnly"))
-    )
-
-
-def _empty_dir(source: ManifestNode, name: str, directory: str) -> VolumePlan:
+def _empty_dir(source: ManifestNode, name: str, claims: PodClaims) -> VolumePlan:
     source.check(shapes.EMPTY_DIR)
     medium = source.text("medium")
     if medium.startswith("HugePages"):
         source.wrong("medium", "not supported: volumes of huge pages need a kubelet")
     else:
         source.choice("medium", ("", "Memory"), "")
-    size = 0
-    if source.has("sizeLimit"):
-        try:
-            size = whole(parse_quantity(source.raw("sizeLimit")))
-        except ValueError as error:
-            source.wrong("sizeLimit", str(error))
-        if not medium:
-            source.notes.add(source.at("sizeLimit"), "not enforced on disk; with medium: Memory it is")
+    size = read_size(source, "sizeLimit")
+    if size and not medium:
+        return claims.of_limited_size(source, name, size)
+    directory = claims.references.directory(name)
     return VolumePlan(name, "emptyDir", path=directory, memory=bool(medium), size=size)
 
 
@@ -143,10 +125,3 @@ def pull_policy(node: ManifestNode, name: str, image: str) -> PullPolicy:
     if word == "Always":
         return "Always"
     return "Never" if word == "Never" else "IfNotPresent"
-
-
-def _check_absolute(path: str, node: ManifestNode) -> None:
-    if path and not path.startswith("/"):
-        node.wrong("path", f"{path!r} must be an absolute path")
-    if ".." in path.split("/"):
-        node.wrong("path", f"{path!r} must not hold '..'")

@@ -188,6 +188,10 @@ class ContainerRecord:
     reason: str = ""
     message: str = ""
     image_volumes: tuple[ImageVolume, ...] = ()
+    restored_from: str = ""
+    """The checkpoint that it is made from: the path of an archive, or an image; empty: none."""
+    checkpointing: str = ""
+    """Path of the archive that its checkpoint is being written to: until that is over it may be paused."""
     abandoned: bool = False
     """Abandoned: its name is free, and it is removed as soon as possible."""
     edits: tuple[ContainerEdits, ...] = ()
@@ -197,6 +201,11 @@ class ContainerRecord:
     def is_made(self) -> bool:
         """Whether its create has succeeded: then it is known who its first process is."""
         return self.user is not None
+
+    @property
+    def awaits_restore(self) -> bool:
+        """Whether it has no process before its start, which restores them."""
+        return bool(self.restored_from) and self.process is None and self.state is ContainerState.CREATED
 
     @property
     def held_layers(self) -> frozenset[Digest]:

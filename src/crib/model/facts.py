@@ -82,6 +82,12 @@ class HandlerFacts:
     """Clients are attached to the streams of its containers."""
     statistics: str = "cgroup"
     """Who measures containers: their `cgroup`, or the `runtime`."""
+    checkpoints: bool = False
+    """Its kind makes checkpoints of containers."""
+    checkpoint_problem: str = ""
+    """What on this host keeps it from that; empty if nothing."""
+    criu: str = ""
+    """Version of the program that makes them."""
     retired: bool = False
     """It was taken out of the configuration, and only looks after what it has made."""
     problem: str = ""
@@ -101,6 +107,7 @@ class HandlerFacts:
             "a sandbox container": self.sandbox_container,
             "a kernel of their own": self.own_kernel,
             "the network in that kernel": self.network_inside,
+            "checkpoints": self.checkpoints and not self.checkpoint_problem,
         }
         return tuple(word for word, has in words.items() if has)
 

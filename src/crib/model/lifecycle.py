@@ -38,6 +38,7 @@ class SandboxVerb(StrEnum):
     CREATE_CONTAINER = "create container"
     UPDATE = "update resources"
     FORWARD = "forward ports"
+    CHECKPOINT = "checkpoint containers"
 
 
 class ContainerVerb(StrEnum):
@@ -62,6 +63,7 @@ class ContainerVerb(StrEnum):
     ATTACH = "attach to"
     REOPEN_LOG = "reopen log"
     UPDATE = "update"
+    CHECKPOINT = "checkpoint"
 
 
 SANDBOX_MOVES: Mapping[SandboxVerb, Mapping[SandboxState, SandboxState]] = {
@@ -75,6 +77,7 @@ SANDBOX_MOVES: Mapping[SandboxVerb, Mapping[SandboxState, SandboxState]] = {
     SandboxVerb.CREATE_CONTAINER: {_S.READY: _S.READY},
     SandboxVerb.UPDATE: {_S.READY: _S.READY},
     SandboxVerb.FORWARD: {_S.READY: _S.READY},
+    SandboxVerb.CHECKPOINT: {_S.READY: _S.READY},
 }
 
 CONTAINER_MOVES: Mapping[ContainerVerb, Mapping[ContainerState, ContainerState]] = {
@@ -93,6 +96,7 @@ CONTAINER_MOVES: Mapping[ContainerVerb, Mapping[ContainerState, ContainerState]]
     ContainerVerb.ATTACH: {_C.RUNNING: _C.RUNNING},
     ContainerVerb.REOPEN_LOG: {_C.RUNNING: _C.RUNNING},
     ContainerVerb.UPDATE: {_C.CREATED: _C.CREATED, _C.RUNNING: _C.RUNNING},
+    ContainerVerb.CHECKPOINT: {_C.RUNNING: _C.RUNNING},
 }
 
 

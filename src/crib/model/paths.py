@@ -201,6 +201,10 @@ class Paths:
     def shm(self, sandbox: SandboxId) -> str:
         return f"{self.sandboxes}/{sandbox}/shm"
 
+    def pod_handler(self, sandbox: SandboxId) -> str:
+        """A file with the name of the handler that made it."""
+        return f"{self.sandbox(sandbox)}/handler"
+
     def infra(self, sandbox: SandboxId) -> str:
         """The bundle of its infra process."""
         return f"{self.sandbox(sandbox)}/infra"
@@ -219,6 +223,14 @@ class Paths:
     def writable_layer(self, container: ContainerId) -> str:
         """Holds `upper` and `work` of the container's overlay."""
         return f"{self.writable_layers}/{container}"
+
+    def checkpoint(self, container: ContainerId) -> str:
+        """What is being saved of a container; nothing of it stays when that is over."""
+        return f"{self.writable_layer(container)}/checkpoint"
+
+    def restored_images(self, container: ContainerId) -> str:
+        """CRIU's images of a container that is to be restored, until it is."""
+        return f"{self.writable_layer(container)}/restore"
 
     def image_volumes(self, container: ContainerId) -> str:
         """Where the images that a container has as volumes are mounted, by number."""

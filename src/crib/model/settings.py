@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from crib.model.checkpoint_settings import CheckpointSettings
 from crib.model.image_settings import ImageSettings
 from crib.model.keys import LIVE, PART, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
 from crib.model.metrics import GROUPS
@@ -271,6 +272,7 @@ class Settings:
     tracing: TracingSettings = TracingSettings()
     statistics: Annotated[StatisticsSettings, LIVE] = StatisticsSettings()
     nri: NriSettings = NriSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
     containers: ContainerDefaults = ContainerDefaults()
     default_handler: str = "crun"
     """Handler of pods that name none."""

@@ -17,6 +17,8 @@ from crib.model.settings import ContainerDefaults, HandlerSettings, NodeMount
 
 SHM_SIZE = ("io.crib.shm-size", "io.kubernetes.cri-o.ShmSize")
 UMASK = ("io.crib.umask", "io.kubernetes.cri-o.umask")
+NOTIFIER = ("seccomp-notifier-action.crio.io", "io.kubernetes.cri-o.seccompNotifierAction")
+"""Has CRI-O listen to what a container's seccomp profile refuses, and stop the container for it."""
 MIN_SHM_SIZE = 4096
 """Bytes: a page."""
 MAX_SHM_SIZE = 1 << 40
@@ -88,6 +90,17 @@ def shm_size(pod: SandboxConfig, options: HandlerSettings) -> int:
             field=asked.field,
         )
     return size
+
+
+def check_notifier(pod: SandboxConfig, options: HandlerSettings) -> None:
+    """InvalidRequest for a pod that relies on being stopped: nobody would (docs/adr/0088)."""
+    asked = annotation(NOTIFIER, pod, None, options.annotations)
+    if asked is not None:
+        raise InvalidRequest(
+            "crib stops no container for the system calls that it tries: have the profile kill it"
+            " (SCMP_ACT_KILL_PROCESS), or name an agent of your own in its listenerPath",
+            field=asked.field,
+        )
 
 
 def parse_umask(text: str) -> int:

@@ -55,7 +55,14 @@ def seccomp(inputs: ContainerInputs) -> oci.Seccomp | None:
     profile = inputs.config.security.seccomp
     is_default = profile is not None and profile.kind == ProfileType.RUNTIME_DEFAULT
     content = inputs.default_seccomp if is_default else inputs.seccomp_profile
-    return chosen_filter(profile, inputs.host, granted, content)
+    found = chosen_filter(profile, inputs.host, granted, content)
+    if found is not None and found.listener_path and inputs.handler.own_kernel:
+        raise InvalidRequest(
+            f"handler {inputs.handler.name} runs pods on a kernel of their own, which asks no agent"
+            f" ({found.listener_path})",
+            field=_FIELD,
+        )
+    return found
 
 
 def chosen_filter(

@@ -1,6 +1,6 @@
 """The ports: what the verbs (engine) need from the backends, a page for each port.
 
-A handler runs pods and containers of one RuntimeClass. It is a port that offers five others, so that a verb
+A handler runs pods and containers of one RuntimeClass. It is a port that offers six others, so that a verb
 takes only what it uses, and a new handler can borrow ports of another one:
 
 * `handler`: the handler itself: its facts, and what is done for all of its pods together.
@@ -8,6 +8,7 @@ takes only what it uses, and a new handler can borrow ports of another one:
 * `containers`: a container's life.
 * `streams`: exec, attach, and connections into a pod.
 * `logs`: where containers' output is kept.
+* `checkpoints`: running containers written down; not every kind of handler does.
 * `statistics`: what pods and containers use.
 
 The node has one of each of these:

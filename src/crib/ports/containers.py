@@ -11,6 +11,7 @@ from crib.model.edits import ContainerEdits
 from crib.model.explanation import ExplainedSpec
 from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
+from crib.ports.checkpoints import CheckpointSource
 from crib.ports.clocks import StageTimer
 
 Adjust = Callable[[bytes], Awaitable[tuple[ContainerEdits, ...]]]
@@ -33,11 +34,25 @@ class CreateRequest:
     adjust: Adjust | None = None
     """Asked once by `create`, before anything of the container is written that a runtime reads. What it gives
     comes after `edits`."""
+    restore: CheckpointSource | None = None
+    """Its root and its processes come from there; all else from the record. InvalidRequest, with the field
+    `image.image`, when it is not sound."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredProcesses:
+    """The processes of a container that has none before its start, as it is restored from a checkpoint."""
+
+    process: ProcessIdentity
+    monitor: ProcessIdentity
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedContainer:
-    """What `ContainerRuntime.create` made: the first process waits to be started."""
+    """What `ContainerRuntime.create` made: the first process waits to be started.
+
+    Of a container that is restored there is none yet.
+    """
 
     user: ContainerUser
     process: ProcessIdentity | None
@@ -75,8 +90,11 @@ class ContainerRuntime(Protocol):
         """The OCI spec that it was made with, empty when that is gone."""
         ...
 
-    async def start(self, record: ContainerRecord) -> None:
-        """Returns when the container's program runs (execve(2) has happened), or has ended already."""
+    async def start(self, record: ContainerRecord) -> RestoredProcesses | None:
+        """Returns when the container's program runs (execve(2) has happened), or has ended already.
+
+        With its processes where `create` has told none because they come from a checkpoint.
+        """
         ...
 
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from crib.model.facts import HandlerFacts, Readiness
 from crib.model.settings import Settings
+from crib.ports.checkpoints import Checkpoints
 from crib.ports.containers import ContainerRuntime
 from crib.ports.logs import ContainerLogs
 from crib.ports.pods import PodRuntime
@@ -31,6 +32,11 @@ class Handler(Protocol):
 
     @property
     def logs(self) -> ContainerLogs: ...
+
+    @property
+    def checkpoints(self) -> Checkpoints | None:
+        """None: its kind makes none."""
+        ...
 
     @property
     def statistics(self) -> Statistics: ...

@@ -6,5 +6,6 @@ classes. It touches no pod that it was not given, and so none of a kubelet's.
 
 What is to be done next is decided anew each time (`decide`) from what the runtime lists (`observation`), so
 that a kill at any moment changes nothing: only back-offs and probes' counts begin at zero then. Begin with
-`decide`, then `keeper`, which carries it out.
+`decide`, then `keeper`, which carries it out. A Job's pods are kept up by the same class: `job_decide` says
+which of them are begun, `job_keeper` does it, and `job_record` has on disk what has succeeded.
 """

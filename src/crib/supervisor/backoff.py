@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """The bounds, in seconds, as in Kubernetes: 10 s, doubled to 5 min, forgotten after 10 min of running."""
+    """The bounds, in seconds, as in Kubernetes: 10 s, doubled to 5 min, forgotten after 10 min of running.
+
+    Between the tries of a Job it is 10 s, doubled to 10 min.
+    """
 
     first: float = 10.0
     most: float = 300.0
     forgotten_after: float = 600.0
+    job_most: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)

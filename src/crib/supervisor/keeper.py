@@ -16,7 +16,7 @@ from msgspec import structs
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError, NotFound
 from crib.client.pods import Pod
-from crib.client.workloads import files
+from crib.client.workloads import files, pod_volumes
 from crib.client.workloads.containers import start_container
 from crib.client.workloads.ending import PodEnd
 from crib.client.workloads.hooks import POST_START_SECONDS, run_hook
@@ -62,6 +62,8 @@ class Surroundings:
     told: Callable[[PodReport], None] = lambda told: None
     pauses: Pauses = field(default_factory=Pauses)
     clock: Callable[[], float] = time.time
+    told_of_pod: Callable[[PodPlan, PodReport], None] = lambda plan, told: None
+    """Of the pods of Jobs, which come and go."""
 
 
 class PodKeeper:
@@ -79,6 +81,7 @@ class PodKeeper:
         self._probes = Probes(connection, self._memory, self.stir)
         self._end = PodEnd(connection, plan, self._note)
         self._has_images = False
+        self._attached: PodPlan | None = None  # with the paths of its volumes
         self._address = ""
         self._last = PodReport(plan.uid, "Starting")
 
@@ -200,10 +203,8 @@ class PodKeeper:
         try:
             await asyncio.to_thread(files.restore, self._plan, self._around.dirs)
             await self._bring_images()
+            await self._attach_volumes()
             pod = await client_pods.run_sandbox(self._connection, config, self._plan.handler)
-            if self._plan.hosts is not None:
-                addresses = await client_pods.addresses(self._connection, pod.id)
-                await asyncio.to_thread(files.write_hosts, self._plan.hosts, addresses)
             if self._plan.hosts is not None:
                 addresses = await client_pods.addresses(self._connection, pod.id)
                 await asyncio.to_thread(files.write_hosts, self._plan.hosts, addresses)
@@ -212,6 +213,13 @@ class PodKeeper:
             return
         memory.own.add(pod.id)
         self._address = ""
+
+    async def _attach_volumes(self) -> PodPlan:
+        """Give the pod its volumes, also those that it has had before; the plan with their paths."""
+        self._attached = await pod_volumes.attach(
+            self._connection, self._plan, self._around.dirs, self._around.listener.note
+        )
+        return self._attached
 
     async def _bring_images(self) -> None:
         if not self._has_images:
@@ -229,7 +237,9 @@ class PodKeeper:
         try:
             await self._bring_images()
             pod = Pod(sandbox.id, config)
-            container = await start_container(self._connection, pod, plan, number)
+            attached = self._attached or await self._attach_volumes()
+            (placed,) = (one for one in attached.every_container() if one.name == plan.name)
+            container = await start_container(self._connection, pod, placed, number)
         except (ClientError, OSError) as error:
             self._has_images &= not isinstance(error, NotFound)  # it may have been removed
             self._failed(plan.name, error)

@@ -1,4 +1,4 @@
-"""All pods that are kept up: one keeper for each unit, begun and ended as the units change."""
+"""All pods and Jobs that are kept up: one keeper for each unit, begun and ended as the units change."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from crib.client import events
 from crib.client.errors import ClientError
 from crib.client.workloads.site import read_site
 from crib.manifest.faults import ManifestError
+from crib.manifest.jobs import JOB_UID
 from crib.manifest.load import read_plans
-from crib.manifest.plan import Dirs
+from crib.manifest.plan import Dirs, JobPlan
+from crib.supervisor.job_keeper import JobKeeper
 from crib.supervisor.keeper import RETRY, PodKeeper, Surroundings
 from crib.wire.kept import MAX_UNIT, PodReport, Unit, decode_unit
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 class _Kept:
     unit: Unit
     task: asyncio.Task[None]
-    keeper: PodKeeper | None
+    keeper: PodKeeper | JobKeeper | None
 
 
 class KeptUnits:
@@ -69,7 +71,7 @@ class KeptUnits:
         return found
 
     def _begin(self, unit: Unit) -> None:
-        keeper: PodKeeper | None = None
+        keeper: PodKeeper | JobKeeper | None = None
         try:
             plan = _plan_of(unit)
         except (ManifestError, LookupError) as error:
@@ -78,7 +80,11 @@ class KeptUnits:
             work = _nothing()
         else:
             around = replace(self._around, dirs=Dirs(unit.pods_dir))
-            keeper = PodKeeper(self._connection, plan, around, unit.since / 1e9)
+            begun = unit.since / 1e9
+            if isinstance(plan, JobPlan):
+                keeper = JobKeeper(self._connection, plan, around, begun)
+            else:
+                keeper = PodKeeper(self._connection, plan, around, begun)
             work = keeper.run_on() if unit.wanted == "run" else keeper.stop(unit.grace)
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(partial(self._has_ended, unit))
@@ -101,7 +107,8 @@ class KeptUnits:
         while True:
             with contextlib.suppress(ClientError):
                 async for event in events.subscribe(self._connection):
-                    kept = self._kept.get(event.pod_sandbox_status.metadata.uid)
+                    pod = event.pod_sandbox_status
+                    kept = self._kept.get(pod.labels.get(JOB_UID) or pod.metadata.uid)
                     if kept is not None and kept.keeper is not None:
                         kept.keeper.stir()
             await asyncio.sleep(RETRY)
@@ -110,10 +117,11 @@ class KeptUnits:
 async def _nothing() -> None: ...
 
 
-def _plan_of(unit: Unit) -> PodPlan:
-    """ManifestError; LookupError when the manifest does not come to the unit's pod."""
-    plans = read_plans(unit.manifest, read_site(unit.pods_dir), lambda: unit.uid).pods
-    for plan in plans:
+def _plan_of(unit: Unit) -> PodPlan | JobPlan:
+    """ManifestError; LookupError when the manifest does not come to the unit's pod or Job."""
+    plans = read_plans(unit.manifest, read_site(unit.pods_dir), lambda: unit.uid)
+    found: list[PodPlan | JobPlan] = [*plans.jobs, *plans.alone()]
+    for plan in found:
         if (plan.uid, plan.namespace, plan.name) == (unit.uid, unit.namespace, unit.name):
             return plan
     raise LookupError(f"it has no pod {unit.namespace}/{unit.name} with the uid {unit.uid}")

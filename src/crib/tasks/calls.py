@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from crib.model.caller import Caller, CallObject, Peer
 from crib.tasks.spans import OpenSpan
@@ -28,6 +31,8 @@ class CallUnderWay:
     """What it is about; known for calls that change something."""
     peers: tuple[Peer, ...] = ()
     """See `Caller.peers`."""
+    ends: float = 0.0
+    """When its client's deadline is, on the monotonic clock; 0 where it has none."""
     began: int = field(default_factory=time.monotonic_ns)
     """On the monotonic clock."""
     code: str = "CANCELLED"
@@ -49,6 +54,11 @@ class CallUnderWay:
 _CURRENT: ContextVar[CallUnderWay | None] = ContextVar("crib_call", default=None)
 
 
+def start_call(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """The task of a call that has come; whoever took the call up holds and ends it."""
+    return asyncio.get_running_loop().create_task(work, name=name)
+
+
 def enter(call: CallUnderWay) -> None:
     """From here on the current task works for that call, and so do the tasks that it starts."""
     _CURRENT.set(call)
@@ -63,6 +73,12 @@ def current_caller() -> Caller:
     """Who asked for what the current task does; an empty one outside of calls."""
     call = _CURRENT.get()
     return Caller() if call is None else call.caller
+
+
+def deadline() -> float:
+    """Of the call's client, on the monotonic clock; 0 where there is none."""
+    call = _CURRENT.get()
+    return 0.0 if call is None else call.ends
 
 
 def request_id() -> str:

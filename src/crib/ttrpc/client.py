@@ -9,10 +9,10 @@ from typing import Self
 from crib.ttrpc.carriers import FrameCarrier
 from crib.ttrpc.errors import CallFailed, CallTimedOut, PeerLost
 from crib.ttrpc.reading import Reading
-from crib.ttrpc.streams import Incoming
+from crib.ttrpc.streams import Incoming, Messages
 from crib.wire import ttrpc
 from crib.wire import ttrpc_calls as calls
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 
 MOST_CALLS = 4096
 """At a time on one connection; further ones wait. Some last: a shim is asked for the end of each process."""
@@ -178,7 +178,7 @@ class TtrpcClient:
         self._calls.forget(stream)
 
 
-class CallStream:
+class CallStream(Messages):
     """One call with many messages."""
 
     _stream: int
@@ -210,14 +210,6 @@ class CallStream:
     async def receive(self) -> bytes | None:
         """The peer's next message; None after the last one. CallFailed with the peer's code, PeerLost."""
         return await self._incoming.take()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if (message := await self.receive()) is None:
-            raise StopAsyncIteration
-        return message
 
 
 def _payload(response: ttrpc.Response) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 
 
 class TtrpcError(Exception):

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from crib.ttrpc.client import TtrpcClient
 from crib.ttrpc.errors import CallFailed
 from crib.ttrpc.server import Handler, ServedCall
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 
 Question = TypeVar("Question", bound=Message)
 Answer = TypeVar("Answer", bound=Message)

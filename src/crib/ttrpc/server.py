@@ -8,16 +8,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from crib.ttrpc.carriers import FrameCarrier
 from crib.ttrpc.client import NANOSECONDS
 from crib.ttrpc.errors import CallFailed, PeerLost
 from crib.ttrpc.reading import Reading
-from crib.ttrpc.streams import Incoming
+from crib.ttrpc.streams import Incoming, Messages
 from crib.wire import ttrpc
 from crib.wire import ttrpc_calls as calls
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 
 MOST_RUNNING = 64
 """Handlers at a time on one connection. Further calls wait, and the connection is not read meanwhile."""
@@ -245,7 +245,7 @@ class TtrpcServer:
             raise PeerLost(str(error)) from None
 
 
-class ServedStream:
+class ServedStream(Messages):
     """The messages of one call, for its handler."""
 
     def __init__(self, server: TtrpcServer, stream: int, incoming: Incoming) -> None:
@@ -260,14 +260,6 @@ class ServedStream:
     async def receive(self) -> bytes | None:
         """The client's next message; None after the last one."""
         return await self.incoming.take()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if (message := await self.receive()) is None:
-            raise StopAsyncIteration
-        return message
 
 
 def _seconds(request: ttrpc.Request) -> float | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
+from typing import Self
 
 from crib.ttrpc.errors import TtrpcError
 from crib.ttrpc.reading import Reading
@@ -53,3 +55,19 @@ class Incoming:
         self._ended = True
         while self._messages:
             self._reading.taken(len(self._messages.popleft()) + MESSAGE_BYTES)
+
+
+class Messages(ABC):
+    """Those that come on one stream, for whoever is at this end."""
+
+    @abstractmethod
+    async def receive(self) -> bytes | None:
+        """The next message; None after the last one."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if (message := await self.receive()) is None:
+            raise StopAsyncIteration
+        return message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -58,6 +59,15 @@ class Features(Shape, frozen=True):
     oci_version_min: str = ""
     mount_options: tuple[str, ...] | None = None
     linux: LinuxFeatures | None = None
+    annotations: Mapping[str, str] | None = None
+
+
+_CHECKPOINTS = ("org.opencontainers.runc.checkpoint.enabled", "run.oci.crun.checkpoint.enabled")
+
+
+def makes_checkpoints(features: Features) -> bool:
+    """Whether the runtime was built with support for CRIU (annotations of runc 1.1 and crun 1.7)."""
+    return any((features.annotations or {}).get(key) == "true" for key in _CHECKPOINTS)
 
 
 def decode_features(data: bytes) -> Features:

@@ -224,6 +224,9 @@ class SeccompArg(Shape, frozen=True, omit_defaults=False):
     value_two: int = 0
 
 
+_NOTIFY = "SCMP_ACT_NOTIFY"
+
+
 class SeccompRule(Shape, frozen=True):
     """config-linux.md, Seccomp: what to do on these system calls."""
 
@@ -367,7 +370,21 @@ def decode_linux(data: bytes) -> Linux:
 
 def decode_seccomp(data: bytes) -> Seccomp:
     """A seccomp profile in the OCI's shape; ValueError (with the place) when it is not one."""
-    return msgspec.json.decode(data, type=Seccomp)
+    profile = msgspec.json.decode(data, type=Seccomp)
+    check_agent(profile)
+    return profile
+
+
+def check_agent(profile: Seccomp) -> None:
+    """ValueError for a profile that asks an agent about system calls and does not say where that one listens.
+
+    config-linux.md, Seccomp, listenerPath. crun lets such calls fail without a word.
+    """
+    asks = _NOTIFY in (profile.default_action, *(rule.action for rule in profile.syscalls))
+    if asks and not profile.listener_path.startswith("/"):
+        raise ValueError(
+            f"{_NOTIFY} asks an agent, and listenerPath is {profile.listener_path!r}: it is no absolute path"
+        )
 
 
 class _SpecLinux(Shape, frozen=True):

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from crib.wire import ttrpc
-from crib.wire.ttrpc import NO_DATA, REMOTE_CLOSED, REMOTE_OPEN, Code, Frame, Kind, Request, Response, Skipped
+from crib.wire.rpc_codes import Code
+from crib.wire.ttrpc import NO_DATA, REMOTE_CLOSED, REMOTE_OPEN, Frame, Kind, Request, Response, Skipped
 
 
 class Shape(Enum):

@@ -12,6 +12,7 @@ import msgspec
 from crib.host.mounts import unmount_tree
 from crib.model.container import ContainerRecord
 from crib.model.sandbox import SandboxRecord
+from crib.model.volumes import VolumeRecord
 from tests.system.labs.daemon import Cribd
 from tests.system.labs.leftovers import kill_processes, remove_cgroups, remove_network
 
@@ -27,10 +28,11 @@ def power_cut(cribd: Cribd) -> None:
     shutil.rmtree(cribd.state)
     decode = msgspec.msgpack.decode
     with closing(sqlite3.connect(cribd.database)) as database:
-        for table, kind in (("sandboxes", SandboxRecord), ("containers", ContainerRecord)):
+        kinds = (("sandboxes", SandboxRecord), ("containers", ContainerRecord), ("volumes", VolumeRecord))
+        for table, kind in kinds:
             for id_, blob in database.execute(f"SELECT id, record FROM {table}").fetchall():
                 record = decode(blob, type=kind)
-                if isinstance(record, SandboxRecord):
+                if not isinstance(record, ContainerRecord):
                     record = replace(record, boot_id="of-the-boot-before")
                 values = (msgspec.msgpack.encode(record), id_)
                 database.execute(f"UPDATE {table} SET record = ? WHERE id = ?", values)

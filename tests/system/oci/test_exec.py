@@ -40,7 +40,9 @@ exec {real} "$@"
 """A runtime that has started a command, in a session of its own, and comes no further."""
 
 
-@pytest.fixture(params=["crun", "runc", "shim of crun", "shim of runc"])
+@pytest.fixture(
+    params=["crun", "runc", "shim of crun", pytest.param("shim of runc", marks=pytest.mark.nightly)]
+)
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[PodLab]:
     async with pod_lab(request.param) as made:
         yield made

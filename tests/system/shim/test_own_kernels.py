@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from crib.backends.known_processes import is_alive
 from crib.backends.shim.processes import shims_of
-from crib.model.sandbox import Resources
+from crib.model.errors import InvalidRequest, Unavailable
+from crib.model.sandbox import NetworkAttachment, Resources
+from crib.model.streams import PodAddress
 from tests.contract.handler_lab import HandlerLab
 from tests.fakes import shim_program
 from tests.fakes.world import bounded
@@ -84,6 +88,7 @@ async def test_a_containers_life_is_its_shims_word(real: ShimLab, lab: HandlerLa
     assert "Update" in asked
     assert ("StartSandbox" in asked) == options["service"]
     assert asked.count("Create") == (1 if options["service"] else 2)
+    assert "delete" not in asked, "the shim's program has nothing to clear up after an orderly end"
     assert shims(real) == set()
     assert not is_alive(pod.infra)
 
@@ -101,7 +106,52 @@ async def test_with_its_shim_a_pod_is_lost_and_its_containers_end(
         assert not await lab.handler.pods.alive(pod)
         await lab.handler.containers.delete(record)
         await lab.handler.pods.remove(pod)
-    assert "delete" in calls(mode), "the shim's program was not asked to clear up"
+    asked = [line for line in Path(f"{mode}.calls").read_text().splitlines() if line.startswith("delete")]
+    assert f"delete {pod.id}" in asked, "the shim's program was not asked to clear up"
+    assert len(set(asked)) == len(asked), "nor more than once"
+
+
+async def test_a_port_is_forwarded_to_the_pods_address_where_its_kernel_listens(
+    real: ShimLab, lab: HandlerLab
+) -> None:
+    pod = await lab.pod()
+    with socket.create_server(("127.0.0.1", 0)) as server:  # the test's own host is that kernel here
+        address = PodAddress("tcp", server.getsockname()[1])
+        there = replace(pod, network=NetworkAttachment(interface="eth0", addresses=("127.0.0.1",)))
+        async with bounded():
+            stream = await lab.handler.streams.dial(there, (), address)
+            peer, _ = server.accept()
+            peer.sendall(b"hello")
+            peer.close()
+            assert await stream.read() == b"hello"
+            stream.abort()
+    async with bounded():
+        for record, tried in ((there, "127.0.0.1: Connection refused"), (pod, "Network is unreachable")):
+            with pytest.raises(Unavailable, match=rf"{tried}.*v2 9\.9 cannot connect to the pod's loopback"):
+                await lab.handler.streams.dial(record, (), address)
+        await lab.handler.pods.remove(pod)
+
+
+async def test_a_port_is_forwarded_to_the_pods_namespace_where_its_kernel_uses_that(
+    real: ShimLab, lab: HandlerLab
+) -> None:
+    pod = await lab.pod()
+    async with bounded(), lab.echoing(pod) as address:
+        stream = await lab.handler.streams.dial(pod, (), address)
+        await stream.write(b"hello")
+        assert await stream.read() == b"hello"
+        stream.abort()
+    await lab.handler.pods.remove(pod)
+
+
+@pytest.mark.parametrize("address", [PodAddress("udp", 53), PodAddress("unix", path="/s", container="app")])
+async def test_nothing_but_tcp_is_forwarded_there(
+    real: ShimLab, lab: HandlerLab, address: PodAddress
+) -> None:
+    pod = await lab.pod()
+    with pytest.raises(InvalidRequest, match="handler kata runs pods on a kernel of their own, which is rea"):
+        await lab.handler.streams.dial(pod, (), address)
+    await lab.handler.pods.remove(pod)
 
 
 async def test_the_next_daemon_asks_the_shim(real: ShimLab, lab: HandlerLab) -> None:

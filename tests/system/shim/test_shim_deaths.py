@@ -353,3 +353,23 @@ async def test_a_handler_that_could_not_be_opened_removes_what_it_made(
     finally:
         await closed.close()
         real.handler = await ShimHandler.open(real.opening)
+
+
+async def test_what_ends_while_nobody_listens_is_kept_once_and_told_once(
+    real: ShimLab, lab: HandlerLab
+) -> None:
+    pod = await lab.pod()
+    first = await lab.running(pod)
+    await lab.handler.containers.signal(first, signal.SIGKILL)
+    await comes_true(lambda: not real.handler._exits._followers)
+    second = await lab.running(pod)
+    told = [first.id]
+    async with bounded(), contextlib.aclosing(real.handler.containers.exits()) as exits:
+        assert (await anext(exits)).id == first.id
+        await lab.handler.containers.signal(second, signal.SIGKILL)
+        while told[-1] != second.id:
+            told.append((await anext(exits)).id)
+    assert told == [first.id, second.id]
+    for record in (first, second):
+        await lab.handler.containers.delete(record)
+    await lab.handler.pods.remove(pod)

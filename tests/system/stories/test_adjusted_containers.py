@@ -11,10 +11,10 @@ import pytest
 from crib.client import node
 from crib.client.errors import ClientError
 from crib.host.cgroups import Cgroups, detect_layout
-from crib.stubs.node.v1 import node_pb2
 from crib.stubs.nri.v1alpha1 import api_pb2 as pb
 from tests.plugin_lab import LabPlugin
-from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
+from tests.system.labs.daemon import Cri, Cribd, running_cribd
+from tests.system.labs.node_plugins import taking_part
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -36,22 +36,12 @@ async def cri(cribd: Cribd) -> AsyncIterator[Cri]:
         yield connection
 
 
-async def ready(cri: Cri, count: int) -> bool:
-    found = await cri.call(cri.node.ListPlugins, node_pb2.ListPluginsRequest())
-    return sum(one.state == "ready" for one in found.plugins) == count
-
-
 @pytest.fixture
 async def plugins(cri: Cri) -> AsyncIterator[tuple[LabPlugin, LabPlugin]]:
     """Two that take part, one after the other."""
     first, second = LabPlugin("first", "10"), LabPlugin("second", "20")
-    for count, plugin in enumerate((first, second), start=1):
-        await plugin.join(str(cri.cribd.plugin_socket))
-        await until(lambda count=count: ready(cri, count))
-    yield first, second
-    for plugin in (first, second):
-        await plugin.close()
-    await until(lambda: ready(cri, 0))
+    async with taking_part(cri, first, second):
+        yield first, second
 
 
 def adjusts(plugin: LabPlugin, adjust: pb.ContainerAdjustment) -> None:

@@ -26,9 +26,7 @@ pytestmark = [
 LIMIT = 240.0 * PATIENCE
 """Seconds for one case: a busy machine is no fault of the runtime."""
 NOT_HERE = {
-    "CheckpointContainer/of_an_unknown_container_is_an_error": "not built yet",
-    "CheckpointPod/of_an_unknown_pod_is_no_checkpoint": "not built yet",
-    "RestorePod/of_nothing_restores_no_pod": "not built yet",
+    "RestorePod/of_nothing_restores_no_pod": "a node that restores checkpoints",
     "CreateContainer/the_default_apparmor_profile_confines": "a node with AppArmor",
     "CreateContainer/files_of_version_2_are_written": "a node with cgroup v2",
     "CreateContainer/selinux_has_no_effect_where_it_is_off": "a node without SELinux",

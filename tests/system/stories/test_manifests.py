@@ -114,6 +114,7 @@ def pods(cribd: Cribd, tmp_path: Path) -> Iterator[Path]:
     directory = tmp_path / "pods"
     yield directory
     crib(cribd, directory, "rm", "--all", "--force")
+    crib(cribd, directory, "volume", "prune", "--all", "--yes")
     cribd.settle(before)
 
 
@@ -152,10 +153,13 @@ def test_a_deployment_has_its_config_its_secrets_its_volumes_and_knows_itself(
     assert told["", "volumes[conf].colour"] == ("blue", "red")
     assert told["", "volumes[all].password"] == ("(secret)", "(secret)")
 
-    assert crib(cribd, pods, "volume", "rm", "colours").returncode == 1
+    refused = crib(cribd, pods, "volume", "rm", "colours")
+    assert (refused.returncode, "is used by pod default/web-0" in refused.stderr) == (1, True), refused.stderr
+    (found,) = json.loads(crib(cribd, pods, "volume", "inspect", "colours", "-o", "json").stdout)
     assert crib(cribd, pods, "rm", "--force", "web-0").returncode == 0
-    assert (pods.parent / "volumes/default/colours/data/colour").read_text() == "red\n"
-    assert crib(cribd, pods, "volume", "prune", "--yes").stdout == "removed default/colours\n"
+    assert Path(found["uses"][0]["path"], "colour").read_text() == "red\n"
+    pruned = crib(cribd, pods, "volume", "prune", "--all", "--yes")
+    assert pruned.stdout.startswith("removed default/colours ("), pruned.stderr
 
 
 def test_what_is_generated_of_a_pod_runs_as_the_same_pod(cribd: Cribd, pods: Path) -> None:
@@ -163,7 +167,7 @@ def test_what_is_generated_of_a_pod_runs_as_the_same_pod(cribd: Cribd, pods: Pat
     made = crib(cribd, pods, "generate", "web-0", "--show-secrets")
     assert made.returncode == 0, made.stderr
     kinds = [document["kind"] for document in yaml.safe_load_all(made.stdout)]
-    assert kinds == ["Pod", "ConfigMap", "Secret"]
+    assert kinds == ["Pod", "PersistentVolumeClaim", "ConfigMap", "Secret"]
     again = write(pods, made.stdout)
     same = crib(cribd, pods, "diff", again)
     # The CRI has no fsGroup, only a group that all processes are in; the domain is in a file of the pod.

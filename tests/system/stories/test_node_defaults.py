@@ -54,7 +54,7 @@ destination = "/opt/mine"
 read_only = false
 
 [handlers.crun]
-annotations = ["io.crib.*", "io.kubernetes.cri-o.*"]
+annotations = ["io.crib.*", "io.kubernetes.cri-o.*", "*.crio.io"]
 
 [handlers.runc]
 
@@ -183,6 +183,17 @@ async def test_annotations_count_only_where_the_handler_lets_them_through(cri: C
 async def test_a_malformed_shm_size_is_refused_by_its_name(cri: Cri, size: str) -> None:
     with pytest.raises(ClientError, match=r"config\.annotations\[io\.kubernetes\.cri-o\.ShmSize\]"):
         await run_pod(cri, annotations={"io.kubernetes.cri-o.ShmSize": size})
+
+
+@pytest.mark.parametrize(
+    "name", ["seccomp-notifier-action.crio.io", "io.kubernetes.cri-o.seccompNotifierAction"]
+)
+async def test_a_pod_that_relies_on_being_stopped_for_its_system_calls_is_refused(
+    cri: Cri, name: str
+) -> None:
+    with pytest.raises(ClientError, match=rf"config\.annotations\[{name}\].*SCMP_ACT_KILL_PROCESS"):
+        await run_pod(cri, annotations={name: "stop"})
+    await run_pod(cri, "small", annotations={name: "stop"})  # it is not let through: nobody relies on it
 
 
 async def test_a_malformed_umask_is_refused_by_its_name(cri: Cri) -> None:

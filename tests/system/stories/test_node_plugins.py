@@ -12,12 +12,11 @@ import pytest
 
 from crib.client import node
 from crib.client.errors import WrongState
-from crib.client.plugins import plugins
-from crib.stubs.node.v1 import node_pb2
 from crib.stubs.nri.v1alpha1 import api_pb2 as pb
 from crib.stubs.runtime.v1 import api_pb2 as cri_pb
 from tests.plugin_lab import INSTALLED, LabPlugin
 from tests.system.labs.daemon import Cri, Cribd, crib, running_cribd, until
+from tests.system.labs.node_plugins import join, listed
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -51,20 +50,6 @@ class CribdWithPlugin(Cribd):
         program = self.plugins / "20-installed"
         program.write_text(INSTALLED.format(python=sys.executable))
         program.chmod(0o755)
-
-
-async def listed(cri: Cri, state: str = "ready") -> list[node_pb2.NodePlugin]:
-    """The plugins in this state."""
-    return [one for one in (await plugins(cri.connection)).plugins if one.state == state]
-
-
-async def join(cri: Cri, plugin: LabPlugin, count: int = 1) -> None:
-    await plugin.join(str(cri.cribd.plugin_socket))
-
-    async def are_ready() -> bool:
-        return len(await listed(cri)) == count
-
-    await until(are_ready)
 
 
 async def runtime_message(cri: Cri) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -17,7 +16,8 @@ from crib.stubs.node.v1 import node_pb2
 from crib.stubs.nri.v1alpha1 import api_pb2 as pb
 from crib.stubs.runtime.v1 import api_pb2 as cri_pb
 from tests.plugin_lab import LabPlugin, bounded
-from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
+from tests.system.labs.daemon import Cri, Cribd, running_cribd
+from tests.system.labs.node_plugins import listed, taking_part
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -41,7 +41,8 @@ async def cri(cribd: Cribd) -> AsyncIterator[Cri]:
 @pytest.fixture
 async def plugin(cri: Cri) -> AsyncIterator[LabPlugin]:
     """One that takes part; it is gone before the story's pods are."""
-    async with taking_part(cri) as made:
+    made = LabPlugin()
+    async with taking_part(cri, made):
         yield made
 
 
@@ -56,25 +57,6 @@ async def mortal(of_its_own: Cribd) -> AsyncIterator[Cri]:
     """A daemon for one story, which kills it."""
     async with of_its_own.connect() as connection:
         yield connection
-
-
-@asynccontextmanager
-async def taking_part(cri: Cri) -> AsyncIterator[LabPlugin]:
-    """A plugin that does, until the end."""
-    plugin = LabPlugin()
-    try:
-        await plugin.join(str(cri.cribd.plugin_socket))
-        await until(lambda: ready(cri, 1))
-        yield plugin
-    finally:
-        await plugin.close()
-        await until(lambda: ready(cri, 0))
-
-
-async def ready(cri: Cri, count: int) -> bool:
-    """Whether so many plugins take part."""
-    found = await cri.call(cri.node.ListPlugins, node_pb2.ListPluginsRequest())
-    return sum(one.state == "ready" for one in found.plugins) == count
 
 
 def read(cri: Cri, pod: Pod, container: str, v1: str, v2: str) -> str:
@@ -95,7 +77,8 @@ async def test_what_a_plugin_changes_is_in_the_container_and_is_explained_after_
     adjust = pb.ContainerAdjustment(env=[pb.KeyValue(key="COLOUR", value="blue")])
     adjust.mounts.add(destination="/from-plugin", source="/etc", type="bind", options=["bind", "ro"])
     adjust.linux.resources.memory.limit.value = 64 * MIB
-    async with taking_part(mortal) as plugin:
+    plugin = LabPlugin()
+    async with taking_part(mortal, plugin):
         plugin.answers["CreateContainer"] = pb.CreateContainerResponse(adjust=adjust)
         pod = await mortal.run_pod("adjusted")
         box = await mortal.run_container(pod, "sleep", "600")
@@ -155,12 +138,13 @@ async def test_a_plugin_that_hangs_is_dropped_and_the_container_is_made(cri: Cri
     pod = await cri.run_pod("hung")
     box = await cri.run_container(pod, "sleep", "600")
     assert (await cri.status(box)).state == cri_pb.CONTAINER_RUNNING
-    assert await ready(cri, 0)
+    assert await listed(cri) == []
     await plugin.gone()
 
 
 async def test_a_plugin_that_comes_to_a_daemon_that_was_killed_learns_the_true_state(mortal: Cri) -> None:
-    async with taking_part(mortal) as plugin:
+    plugin = LabPlugin()
+    async with taking_part(mortal, plugin):
         pod = await mortal.run_pod("again")
         kept = await mortal.run_container(pod, "sleep", "600", name="kept")
         over = await mortal.run_container(pod, "sleep", "600", name="over")
@@ -168,7 +152,8 @@ async def test_a_plugin_that_comes_to_a_daemon_that_was_killed_learns_the_true_s
         await plugin.gone()
         mortal.cribd.start()
     await mortal.stop_container(over)
-    async with taking_part(mortal) as again:
+    again = LabPlugin()
+    async with taking_part(mortal, again):
         request = await again.until_heard("Synchronize")
         assert [one.id for one in request.pods] == [pod.id]
         assert [(one.id, one.state) for one in request.containers] == [(kept, pb.CONTAINER_RUNNING)]
@@ -234,7 +219,8 @@ async def test_the_daemon_may_be_killed_at_every_step_and_nothing_of_it_is_left(
     mortal: Cri, step: str
 ) -> None:
     """In the end everything is wiped, and then nothing may be left."""
-    async with taking_part(mortal) as plugin:
+    plugin = LabPlugin()
+    async with taking_part(mortal, plugin):
         plugin.answers[step] = stopped = Stopped()
         going_on = asyncio.ensure_future(life(mortal))
         async with bounded():
@@ -243,7 +229,8 @@ async def test_the_daemon_may_be_killed_at_every_step_and_nothing_of_it_is_left(
         going_on.cancel()  # or its client would go on with the next daemon
         await asyncio.wait([going_on])
         mortal.cribd.start()
-    async with taking_part(mortal) as again:
+    again = LabPlugin()
+    async with taking_part(mortal, again):
         request = await again.until_heard("Synchronize")
         assert {one.id for one in request.pods} == set(await mortal.sandboxes())
         for sandbox in await mortal.sandboxes():

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from crib import nri
-from crib.client.plugins import plugins
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.tasks.groups import Beside
 from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
+from tests.system.labs.node_plugins import takes_part
 from tests.unit.nri.lab import EXAMPLES, pin
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -47,25 +47,17 @@ async def cri(cribd: Cribd) -> AsyncIterator[Cri]:
         yield connection
 
 
-async def take_part(cri: Cri, name: str) -> None:
-    async def is_ready() -> bool:
-        shown = (await plugins(cri.connection)).plugins
-        return any(one.name == name and one.state == "ready" for one in shown)
-
-    await until(is_ready)
-
-
 @asynccontextmanager
 async def plugin_of(cri: Cri, plugin: nri.NodePlugin) -> AsyncIterator[None]:
     options = nri.PluginOptions(nri.PluginIdentity("example", "10"), str(cri.cribd.plugin_socket))
     async with Beside() as beside:
         beside.start("plugin", nri.serve(plugin, options))
-        await take_part(cri, "10-example")
+        await takes_part(cri, "10-example")
         yield
 
 
 async def test_an_installed_plugin_sets_how_many_files_a_container_may_open(cri: Cri) -> None:
-    await take_part(cri, "10-open-files")
+    await takes_part(cri, "10-open-files")
     pod = await cri.run_pod("web", annotations=LIMITED)
     box = await cri.run_container(pod, "sleep", "600")
     assert await cri.sh(box, "ulimit -n") == "1111"

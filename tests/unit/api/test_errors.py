@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import grpc
 import pytest
 
 from crib.api.errors import CODES, MAX_DETAILS, shorten, status_of
 from crib.model import errors
 from crib.model.errors import CribError, NotFound
+from crib.rpc.codes import Code
 
 
 def test_every_error_of_the_tree_has_a_code_of_its_own() -> None:
@@ -19,21 +19,21 @@ def test_a_subclass_has_the_code_of_its_parent() -> None:
     class Missing(NotFound):
         pass
 
-    assert status_of(Missing("x")) == (grpc.StatusCode.NOT_FOUND, "x")
-    assert status_of(CribError("x")) == (grpc.StatusCode.INTERNAL, "x")
+    assert status_of(Missing("x")) == (Code.NOT_FOUND, "x")
+    assert status_of(CribError("x")) == (Code.INTERNAL, "x")
 
 
 def test_the_words_that_kubelets_look_for_come_first() -> None:
     for reason in (errors.REGISTRY_UNAVAILABLE, errors.SIGNATURE_VALIDATION_FAILED):
         code, text = status_of(errors.Unavailable("no route", reason=reason), "PullImage")
-        assert code == grpc.StatusCode.UNKNOWN
+        assert code == Code.UNKNOWN
         assert text == f"{reason}: no route"
 
 
 def test_the_code_that_kubelets_want_with_those_words_is_for_pulls_alone() -> None:
     refused = errors.WrongState("rejected", reason=errors.SIGNATURE_VALIDATION_FAILED)
     for method in ("CreateContainer", "ImportImage", ""):
-        expected = (grpc.StatusCode.FAILED_PRECONDITION, "SignatureValidationFailed: rejected")
+        expected = (Code.FAILED_PRECONDITION, "SignatureValidationFailed: rejected")
         assert status_of(refused, method) == expected
 
 

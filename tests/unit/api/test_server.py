@@ -23,14 +23,17 @@ from grpc import aio
 from crib import __version__
 from crib.api.calls import Answer, Call, Parts, Read, Verb, nothing
 from crib.api.changes import Changes
-from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate
+from crib.api.interceptors import Door, ReadinessGate
+from crib.api.runtime_service import RuntimeService
 from crib.api.server import RECEIVE_LIMIT, Server
+from crib.api.translate import containers, sandboxes
 from crib.api.translate.ledger import NOT_BUILT
+from crib.api.translate.sandboxes import StatusQuery
 from crib.client import Connection
 from crib.engine.events import Subscription
 from crib.engine.node import Node
 from crib.model.caller import CallObject
-from crib.model.container import ContainerConfig, ContainerState
+from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
 from crib.model.errors import (
     REGISTRY_UNAVAILABLE,
     RRO_UNSUPPORTED,
@@ -50,10 +53,12 @@ from crib.model.ids import ContainerId, SandboxId
 from crib.model.sandbox import Resources
 from crib.model.settings import Settings
 from crib.model.streams import AttachRequest, ExecProcess, ForwardRequest, PodAddress
+from crib.rpc.codes import CallerGone
+from crib.rpc.server import GrpcServer
 from crib.stubs.node.v1 import node_pb2, node_pb2_grpc
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.stubs.runtime.v1 import api_pb2_grpc
-from crib.tasks.calls import CallUnderWay, current_call, current_caller
+from crib.tasks.calls import CallUnderWay, current_call, current_caller, start_call
 from tests.unit.api.fake_node import FakeNode, container, image, sandbox
 
 TARGETS = (
@@ -511,6 +516,38 @@ async def test_an_empty_stream_ends_without_a_message(client: Any, node: FakeNod
     assert [p async for p in client.runtime.StreamContainers(pb.StreamContainersRequest())] == []
 
 
+async def test_a_status_is_encoded_once_until_its_record_changes_or_goes(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[ContainerRecord] = []
+    encode = containers.encode_status
+
+    def noted(record: ContainerRecord) -> pb.ContainerStatus:
+        encoded.append(record)
+        return encode(record)
+
+    monkeypatch.setattr(containers, "encode_status", noted)
+    service = RuntimeService(cast(Node, node), "9.9", url_for)
+    calls: Any = service.calls()
+    one, pod, row = StatusQuery(container().id), StatusQuery(sandbox().id), container()
+    for _ in range(2):
+        answer = pb.ContainerStatusResponse.FromString(calls["ContainerStatus"].run(one))
+        assert answer == pb.ContainerStatusResponse(status=encode(row))
+        whole = pb.PodSandboxStatusResponse.FromString(calls["PodSandboxStatus"].run(pod))
+        assert list(whole.containers_statuses) == [encode(row)]
+        assert whole.status == sandboxes.encode_status(sandbox())
+        assert whole.timestamp > 0
+    assert encoded == [row]
+    changed = node.container_rows[row.id] = container(state=ContainerState.EXITED)
+    answer = pb.ContainerStatusResponse.FromString(calls["ContainerStatus"].run(one))
+    assert (answer.status.state, encoded) == (pb.CONTAINER_EXITED, [row, changed])
+    node.container_rows.clear()
+    node.sandbox_rows.clear()
+    await calls["ListContainers"].run(None)
+    await calls["ListPodSandbox"].run(None)
+    assert (service._container_statuses._kept, service._sandbox_statuses._kept) == ({}, {})
+
+
 async def test_statuses_are_found_by_id_or_its_beginning(client: Any) -> None:
     pod = await client.runtime.PodSandboxStatus(
         pb.PodSandboxStatusRequest(pod_sandbox_id="0001", verbose=True)
@@ -873,16 +910,16 @@ async def test_a_request_that_was_refused_is_forgotten_at_once(tmp_path: Path) -
     gate = ReadinessGate()
     gate.open()
     door = Door(gate, NO_AUDIT)
-    server = aio.server()
-    handlers = {name: door.handler(name, call) for name, call in calls.items()}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("s", handlers),))
-    server.add_insecure_port(f"unix:{tmp_path}/s")
-    await server.start()
+    methods = {f"/s/{name}": door.method(name, call) for name, call in calls.items()}
+    server = GrpcServer(methods, start_call, calls_limit=10, message_limit=1000)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(f"{tmp_path}/s")
+    await server.start(listening)
     gc.disable()
     try:
         async with aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
-            for name in handlers:
-                code, _ = await refused(channel.unary_unary(f"/s/{name}")(b""))
+            for path in methods:
+                code, _ = await refused(channel.unary_unary(path)(b""))
                 assert code == grpc.StatusCode.NOT_FOUND
         await server.stop(0)
         assert [kept() for kept in seen] == [None, None]
@@ -895,28 +932,23 @@ async def test_a_caller_who_leaves_while_he_is_written_to_is_no_failure(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Gone:
-        def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-            return ()
+        metadata = ()
 
-        async def read(self) -> bytes:
+        timer = None
+
+        def take_first(self) -> bytes:
             return b""
 
         async def write(self, _: bytes) -> None:
-            raise aio.InternalError("the call is over")
+            raise CallerGone("the call is over")
 
     def parts(_: object) -> Iterator[Answer]:
         yield pb.VersionResponse()
 
-    handle = (
-        Door(server.gate, NO_AUDIT).handler("Parts", Parts(pb.VersionRequest, nothing, parts)).stream_stream
-    )
-    assert handle is not None
-    with pytest.raises(aio.InternalError):
-        await cast(Any, handle)(b"", Gone())
-    for error in (aio.InternalError("the call is over"), RuntimeError("a fault")):
-        logging.getLogger(GRPC_LOG).error("raised in core", exc_info=error)
-    shown = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert [record.exc_info and type(record.exc_info[1]) for record in shown] == [RuntimeError]
+    method = Door(server.gate, NO_AUDIT).method("Parts", Parts(pb.VersionRequest, nothing, parts))
+    with pytest.raises(CallerGone):
+        await method.handle(cast(Any, Gone()))
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_rules_for_the_log_are_followed_listed_and_reset(client: Any, node: FakeNode) -> None:

@@ -17,8 +17,10 @@ from typer.main import get_command
 from crib.cli import app, completion
 from crib.cli.completion_commands import SCRIPTS, Shell
 from crib.cli.session import CliSession
+from crib.stubs.node.v1.node_pb2 import VolumeSnapshot
 from tests.unit.cli.command_world import IMAGE, add_container, add_pod, served
 from tests.unit.client.fake_runtime import World
+from tests.unit.client.fake_volumes import VolumeWorld, serve_volumes
 
 ROOT: Any = get_command(app.app)
 BOUND = 120.0
@@ -181,3 +183,25 @@ def test_the_script_is_one_of_its_shell(
         [shell.value, "-n", tmp_path / "script"], capture_output=True, text=True, timeout=BOUND, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+async def volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[VolumeWorld]:
+    monkeypatch.setattr(completion, "LIMIT", BOUND)
+    monkeypatch.setenv("CRIB_ENDPOINT", f"unix://{tmp_path}/s")
+    world = VolumeWorld(directory=f"{tmp_path}/volumes")
+    server = await serve_volumes(f"{tmp_path}/s", world)
+    yield world
+    await server.stop(None)
+
+
+async def test_volumes_and_snapshots_are_offered_by_name(volumes: VolumeWorld) -> None:
+    volumes.add_volume("default/data")
+    volumes.add_volume("shop/data")
+    monday = VolumeSnapshot(namespace="default", name="monday", volume_name="data")
+    volumes.snapshots["default/monday"] = monday
+    assert await offered("volume", "rm", "") == ["data", "shop/data"]
+    assert await offered("volume", "rm", "default/") == ["default/data"]
+    assert await offered("volume", "snapshot", "rm", "m") == ["monday"]
+    assert await offered("volume", "create", "x", "--snapshot", "") == ["monday"]
+    assert await offered("volume", "create", "x", "--kind", "t") == ["tmpfs"]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from crib.cli import crictl
+from crib.cli import checkpoints, crictl
+from crib.cli.checkpoint_options import CheckpointOptions
 from crib.cli.crictl_options import (
-    CheckpointOptions,
     CreateOptions,
     DocumentOptions,
     InspectiOptions,
@@ -157,7 +157,7 @@ async def test_what_a_runtime_does_not_have_is_told_in_its_words(
 ) -> None:
     await crictl.run(session, configs[1], configs[0])
     for work in (
-        crictl.checkpoint(session, CheckpointOptions(["web"])),
+        checkpoints.checkpoint(session, CheckpointOptions(["web"])),
         crictl.metricdescs(session, DocumentOptions()),
         crictl.update_runtime_config(session, UpdateRuntimeConfigOptions("10.0.0.0/24")),
     ):

@@ -198,6 +198,33 @@ async def test_a_class_fills_in_what_was_not_said(classes: VolumeSettings) -> No
     await world.close()
 
 
+async def test_a_volume_is_what_its_class_was_when_it_was_made(classes: VolumeSettings) -> None:
+    world = World(Settings(images=image_settings(), volumes=classes))
+    await world.start()
+    wish = order(kind="", storage_class="fast")
+    record = (await world.node.volumes.create(wish)).record
+    for later in (
+        replace(classes, classes={"fast": VolumeClass(kind="csi", driver="e.example")}),
+        VolumeSettings(),
+    ):
+        world.node.adapt(replace(world.settings, volumes=later))
+        (one,) = await published(world, "web", wanted(order=wish))
+        assert one.record.spec == record.spec
+    with pytest.raises(AlreadyExists, match="its fs_type is 'xfs', not 'ext4'"):
+        await world.node.volumes.create(order(kind="", storage_class="fast", fs_type="ext4"))
+    await world.close()
+
+
+async def test_a_volume_outlives_the_snapshot_that_it_began_as(world: World) -> None:
+    await world.node.volumes.create(order("first"))
+    await world.node.volumes.snapshot("first", "monday")
+    wish = wanted(order=order(snapshot="monday"))
+    (one,) = await published(world, "web", wish)
+    await world.node.volumes.remove_snapshot("monday")
+    (again,) = await published(world, "web", wish)
+    assert again.record.id == one.record.id
+
+
 async def test_without_a_class_and_a_kind_the_default_class_holds(world: World) -> None:
     spec = (await world.node.volumes.create(order(kind=""))).record.spec
     assert (spec.kind, spec.storage_class) == ("local", "local")
@@ -528,6 +555,8 @@ async def test_files_of_a_volume_are_exported_and_it_is_used_meanwhile(world: Wo
         await hold.reached.wait()
         assert [use.pod.uid for use in row(world).uses] == ["uid-web", "cribd-copy"]
         assert row(world).uses[1].read_only
+        await world.node.volumes.unpublish("uid-web")  # pods come and go meanwhile
+        await published(world)
         hold.release.set()
         assert await call == 100
     assert [use.pod.uid for use in row(world).uses] == ["uid-web"]

@@ -123,6 +123,34 @@ def test_what_is_below_is_found_half_made_and_half_removed(v1: Cgroups, tmp_path
     assert v1.below("/missing") == []
 
 
+async def test_what_is_usual_costs_one_call_for_each_tree(
+    v1: Cgroups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making one whose parents are there, and removing one that has nothing below it."""
+    v1.create("/a")
+    made: list[str] = []
+    mkdir = os.mkdir
+
+    def noted(path: str, mode: int = 0o777) -> None:
+        made.append(path)
+        mkdir(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", noted)
+    v1.create("/a/b")
+    others = [f"{tmp_path}/{name}/a/b" for name in ("memory", "pids")]
+    assert [path for path in made if "cpuset" not in path] == others
+    monkeypatch.setattr(os, "scandir", lambda _: pytest.fail("it looks below"))
+    await v1.remove("/a/b")
+    assert not v1.exists("/a/b")
+
+
+async def test_a_tree_is_removed_from_the_inside(v1: Cgroups) -> None:
+    v1.create("/a/b/c")
+    v1.create("/a/d")
+    await v1.remove("/a")
+    assert not v1.exists("/a")
+
+
 async def test_removing_and_killing_what_is_not_there_is_fine(v1: Cgroups) -> None:
     assert await v1.kill("/missing")
     await v1.remove("/missing")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from crib.host.cgroups import CgroupLayout
 from crib.host.freezer import Freezer
 
@@ -46,3 +48,16 @@ def test_a_group_that_is_gone_is_not_frozen(tmp_path: Path) -> None:
         assert not Freezer(layout).is_frozen("/gone")
         assert Freezer(layout).thaw("/gone")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_freezing_waits_until_all_have_stopped_and_says_when_they_do_not(tmp_path: Path) -> None:
+    v1 = Freezer(CgroupLayout("v1", {"freezer": str(tmp_path)}, None, frozenset()))
+    group(tmp_path, freezer__state="THAWED\n", cgroup__events="frozen 1\n", cgroup__freeze="0\n")
+    v1.freeze("/a", 10)
+    assert (tmp_path / "a" / "freezer.state").read_text() == "FROZEN"
+    v2 = Freezer(CgroupLayout("v2", {}, str(tmp_path), frozenset()))
+    v2.freeze("/a", 10)
+    assert (tmp_path / "a" / "cgroup.freeze").read_text() == "1"
+    (tmp_path / "a" / "cgroup.events").write_text("frozen 0\n")
+    with pytest.raises(TimeoutError, match="not all processes stopped"):
+        v2.freeze("/a", 0)

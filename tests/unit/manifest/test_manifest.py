@@ -268,10 +268,10 @@ BAD = [
         pod(container="env: [{name: A, value: 8080}]\n"),
         "spec.containers[0].env[0].value: must be a string, not a number; put it in quotes",
     ),
-    (pod("volumes: [{name: a, nfs: {path: x}}]\n"), "spec.volumes[0].nfs: not supported: it needs a kubelet"),
+    (pod("volumes: [{name: a, nfs: {path: x}}]\n"), "spec.volumes[0].nfs: not supported: crib mounts none itself: use a CSI driver, or a hostPath where the node has it mounted"),
     (
         pod("volumes: [{name: a}]\n"),
-        "spec.volumes[0]: needs one of emptyDir, hostPath, image, configMap, secret, downwardAPI, projected, persistentVolumeClaim",
+        "spec.volumes[0]: needs one of emptyDir, hostPath, image, configMap, secret, downwardAPI, projected, persistentVolumeClaim, ephemeral, csi",
     ),
     (
         pod("volumes: [{name: a, emptyDir: {}, hostPath: {path: /}}]\n"),

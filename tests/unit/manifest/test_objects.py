@@ -235,9 +235,6 @@ def workload(kind: str, version: str = "apps/v1", more: str = "") -> str:
         (workload("ReplicationController", "v1", "replicas: 1"), ["web-0"]),
         (workload("StatefulSet", more="replicas: 2\nordinals: {start: 5}\nserviceName: w"), ["web-5", "web-6"]),
         (workload("DaemonSet"), ["web"]),
-        (workload("Job", "batch/v1"), ["web"]),
-        (workload("Job", "batch/v1", "completions: 3\nparallelism: 2"), ["web-0", "web-1"]),
-        (workload("Job", "batch/v1", "suspend: true"), []),
     ],
 )  # fmt: skip
 def test_workloads_come_to_pods_of_their_template(text: str, names: list[str]) -> None:
@@ -265,12 +262,6 @@ def test_a_cron_job_is_run_once() -> None:
     found = read(text)
     assert [plan.label for plan in found.pods] == ["default/nightly"]
     assert "CronJob default/nightly is run once, now: its schedule has no effect" in found.notes
-
-
-def test_pods_of_an_indexed_job_know_their_number() -> None:
-    found = read(workload("Job", "batch/v1", "completions: 2\nparallelism: 2\ncompletionMode: Indexed"))
-    assert [env(plan.containers[0])["JOB_COMPLETION_INDEX"] for plan in found.pods] == [b"0", b"1"]
-    assert found.pods[1].sandbox.annotations["batch.kubernetes.io/job-completion-index"] == "1"
 
 
 def test_a_fault_in_a_template_is_told_once_and_where_it_is() -> None:

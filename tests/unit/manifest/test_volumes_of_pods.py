@@ -26,11 +26,6 @@ apiVersion: v1
 kind: Secret
 metadata: {name: tls}
 stringData: {tls.key: KEY, tls.crt: CRT}
----
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: data, labels: {app: db}}
-spec: {accessModes: [ReadWriteOnce], storageClassName: fast, resources: {requests: {storage: 1Gi}}}
 """
 
 
@@ -127,26 +122,6 @@ def test_what_a_cluster_mounts_in_every_pod_is_left_out() -> None:
     )
     assert [file.path for file in found.volumes[0].files] == ["namespace"]
     assert len([note for note in found.notes if "left out" in note]) == 2
-
-
-def test_a_claim_is_a_named_volume_beside_the_pods() -> None:
-    found = pod(
-        "- {name: v, persistentVolumeClaim: {claimName: data}}\n",
-        "volumeMounts: [{name: v, mountPath: /d}]\n",
-    )
-    claim = found.volumes[0].claim
-    assert claim is not None
-    assert (claim.namespace, claim.name, claim.labels, claim.size) == (
-        "default",
-        "data",
-        (("app", "db"),),
-        1 << 30,
-    )
-    (mount,) = found.containers[0].config.mounts
-    assert (mount.host_path, mount.readonly) == ("/c/volumes/default/data/data", False)
-    other = volume("persistentVolumeClaim: {claimName: not-in-the-manifest, readOnly: true}")
-    assert other.path == "/c/volumes/default/not-in-the-manifest/data"
-    assert other.read_only
 
 
 def test_generated_volumes_are_read_only_and_their_parts_are_not_made() -> None:

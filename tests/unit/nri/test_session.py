@@ -16,7 +16,7 @@ from crib.nri.calls import TOLD
 from crib.nri.plugin import EVENTS, events_of, mask_of
 from crib.ttrpc import server as server_module
 from crib.ttrpc.errors import CallFailed, CallTimedOut
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 from tests.unit.nri.lab import IDENTITY, Everything, joined, running_plugin
 
 POD = messages.PodSandbox(id="p1", name="web", annotations={"a": "b"})

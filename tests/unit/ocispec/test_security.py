@@ -227,9 +227,21 @@ def test_localhost_profile_is_read_strictly() -> None:
     found = seccomp(replace(wanted, seccomp_profile=good))
     assert found is not None
     assert found.syscalls[0].names == ("chmod",)
-    for bad in (None, b"", b"{}", b'{"defaultAction":1}'):
+    for bad in (None, b"", b"{}", b'{"defaultAction":1}', b'{"defaultAction":"SCMP_ACT_NOTIFY"}'):
         with pytest.raises(InvalidRequest, match="localhost_ref"):
             seccomp(replace(wanted, seccomp_profile=bad))
+
+
+def test_a_profile_may_ask_an_agent_but_not_from_a_kernel_of_the_pods_own() -> None:
+    asks = b'{"defaultAction":"SCMP_ACT_NOTIFY","listenerPath":"/run/agent"}'
+    wanted = replace(
+        with_security(seccomp=SecurityProfile(ProfileType.LOCALHOST, "/p.json")), seccomp_profile=asks
+    )
+    found = seccomp(wanted)
+    assert found is not None
+    assert found.listener_path == "/run/agent"
+    with pytest.raises(InvalidRequest, match=r"kernel of their own, which asks no agent \(/run/agent\)"):
+        seccomp(replace(wanted, handler=replace(wanted.handler, own_kernel=True)))
 
 
 def default_for(architecture: str, *granted: str) -> oci.Seccomp:

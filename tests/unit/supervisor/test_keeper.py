@@ -17,6 +17,7 @@ from crib.supervisor.backoff import Pauses
 from crib.supervisor.keeper import PodKeeper, Surroundings
 from crib.wire.kept import ContainerReport, PodReport
 from tests.unit.client.fake_runtime import World, serve
+from tests.unit.client.fake_volumes import VolumeWorld, serve_volumes
 
 BOUND = 30.0
 ONE = "containers: [{name: app, image: localhost/i:1}]"
@@ -258,3 +259,64 @@ async def test_the_pods_of_others_are_left_alone(
     assert world.pods[other].state == cri.SANDBOX_READY
     assert world.containers[made.container_id].state == cri.CONTAINER_EXITED
     assert list(world.owner.values()).count(other) == 1
+
+
+CLAIMED = """
+containers: [{name: app, image: "localhost/i:1", volumeMounts: [{name: v, mountPath: /data}]}]
+volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]
+"""
+
+
+@pytest.fixture
+async def volumes(tmp_path: Path) -> AsyncIterator[VolumeWorld]:
+    """At the socket `v`."""
+    world = VolumeWorld(directory=f"{tmp_path}/volumes")
+    world.add_image("localhost/i:1")
+    server = await serve_volumes(f"{tmp_path}/v", world)
+    yield world
+    await server.stop(None)
+
+
+def newest(world: VolumeWorld) -> str:
+    """Its id; the others may be gone."""
+    return list(world.containers)[-1]
+
+
+def mounted(world: VolumeWorld) -> list[str]:
+    mounts = [mount for config in world.container_configs.values() for mount in config.mounts]
+    return [mount.host_path for mount in mounts if mount.container_path == "/data"]
+
+
+async def test_a_pod_gets_its_volumes_before_each_sandbox_and_from_each_new_keeper(
+    volumes: VolumeWorld, tmp_path: Path
+) -> None:
+    async with Connection(f"{tmp_path}/v") as connection:
+        async with Kept(connection, tmp_path, CLAIMED) as kept:
+            first = await kept.runs()
+            path = f"{volumes.directory}/{volumes.volumes['default/data'].id}"
+            assert mounted(volumes) == [path]
+            for pod in volumes.pods.values():
+                pod.state = cri.SANDBOX_NOTREADY  # as a boot does
+            kept.keeper.stir()
+            await until(lambda: newest(volumes) != first.id)
+            second = newest(volumes)
+            await kept.heard.until(lambda one: (one.id, one.state) == (second, "Running"))
+            assert len(volumes.publications) == 2
+        async with Kept(connection, tmp_path, CLAIMED) as other:
+            await other.heard.until(lambda one: (one.id, one.state) == (second, "Running"))
+            assert len(volumes.publications) == 2, "nothing is started, so nobody asks"
+            other.ends(volumes, second, 1)
+            await until(lambda: newest(volumes) != second)
+            assert len(volumes.publications) == 3
+        assert set(mounted(volumes)) == {path}
+
+
+async def test_a_volume_that_cannot_be_had_is_tried_again_like_a_sandbox(
+    volumes: VolumeWorld, tmp_path: Path
+) -> None:
+    volumes.add_volume("default/data", block=True)
+    async with Connection(f"{tmp_path}/v") as connection, Kept(connection, tmp_path, CLAIMED) as kept:
+        await until(lambda: any("is a device" in note for note in kept.heard.notes))
+        assert volumes.pods == {}
+        volumes.volumes["default/data"].spec.block = False
+        await kept.runs()

@@ -19,7 +19,8 @@ from crib.ttrpc.mux import HELD_BYTES, Mux
 from crib.ttrpc.reading import UNTAKEN_BYTES
 from crib.ttrpc.server import ServedCall, ServedStream, Streaming, TtrpcServer
 from crib.wire import mux, ttrpc
-from crib.wire.ttrpc import Code, Kind, Request
+from crib.wire.rpc_codes import Code
+from crib.wire.ttrpc import Kind, Request
 from tests.unit.ttrpc.ends import BOUND, carrier_of, carriers, served
 
 

@@ -21,7 +21,8 @@ from crib.tasks.groups import Beside
 from crib.ttrpc.client import TtrpcClient
 from crib.ttrpc.errors import CallFailed, CallTimedOut, PeerLost
 from crib.ttrpc.messages import ServiceClient
-from crib.wire.ttrpc import MAX_DATA_BYTES, Code
+from crib.wire.rpc_codes import Code
+from crib.wire.ttrpc import MAX_DATA_BYTES
 from tests.unit.ttrpc.ends import BOUND, carrier_of
 
 SHIM = shutil.which("containerd-shim-runc-v2")

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crib.wire import ttrpc
-from crib.wire.ttrpc import NO_DATA, REMOTE_CLOSED, Code, Kind, Request, Response
+from crib.wire.rpc_codes import Code
+from crib.wire.ttrpc import NO_DATA, REMOTE_CLOSED, Kind, Request, Response
 from crib.wire.ttrpc_calls import (
     Answered,
     Called,

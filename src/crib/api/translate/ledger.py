@@ -21,9 +21,5 @@ UNREAD = {
 }
 """`Message.field` to the reason why no translation reads it."""
 
-NOT_BUILT = {
-    "CheckpointContainer": "checkpoints are not built yet",
-    "CheckpointPod": "checkpoints are not built yet",
-    "RestorePod": "restoring a pod from a checkpoint is not built yet",
-}
+NOT_BUILT: dict[str, str] = {}
 """Calls that answer UNIMPLEMENTED, and the reason that they give."""

@@ -73,3 +73,5 @@ MAX_IMAGES = 1_000
 """Images of one check or export."""
 MAX_PODS = 10_000
 """Pods of one check of networks."""
+MAX_CHECKPOINTED = 256
+"""Containers of one CheckpointPod or RestorePod."""

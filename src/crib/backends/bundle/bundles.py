@@ -36,6 +36,8 @@ class BundleNote:
     """Its spec has hooks that the runtime's delete runs."""
     pod: str = ""
     """Id of its sandbox; empty in a note of an earlier crib."""
+    restore: str = ""
+    """`waits` for its start, which restores it from a checkpoint; `begun` when that has."""
     oom_kills: int = 0
     """Of the pod's counter, those that are none of its (`oom.OomKills`)."""
 
@@ -88,6 +90,7 @@ class Bundles:
             "newLog": note.new_log,
             "poststop": note.poststop,
             "oomKills": note.oom_kills,
+            "restore": note.restore,
         }
         atomic_write(self._note_path(container), json.dumps(document).encode(), 0o600)
         self._notes[container] = note
@@ -114,6 +117,7 @@ class Bundles:
                 new_log=bool(document.get("newLog", False)),
                 poststop=bool(document.get("poststop", False)),
                 oom_kills=int(document.get("oomKills", 0)),
+                restore=str(document.get("restore", "")),
             )
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, IndexError):
             return None

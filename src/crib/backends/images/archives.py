@@ -19,13 +19,13 @@ ARCHIVE_SECONDS = 10.0
 
 
 @contextlib.asynccontextmanager
-async def opened_archive(path: str) -> AsyncIterator[tuple[int, bool]]:
-    """The archive's descriptor, and whether it is a directory. InvalidRequest, Unavailable."""
+async def opened_archive(path: str, *, field: str = "path") -> AsyncIterator[tuple[int, bool]]:
+    """The archive's descriptor, and whether it is a directory. InvalidRequest of `field`, Unavailable."""
     opened: list[int] = []
     close = partial(close_all, opened)
     try:
         job = Job(f"opening the archive {path}", path, ARCHIVE_SECONDS, late=close)
-        is_directory = await foreign(job, _open_archive, path, opened)
+        is_directory = await foreign(job, _open_archive, path, opened, field)
         yield opened[0], is_directory
     finally:
         if opened:
@@ -47,17 +47,17 @@ async def open_file_of(directory: int, name: str, subject: str) -> int:
         close_all(held)  # where no thread took it
 
 
-def _open_archive(path: str, opened: list[int]) -> bool:
+def _open_archive(path: str, opened: list[int], field: str) -> bool:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
-        raise failure(f"archive {path} cannot be opened", error, field="path") from error
+        raise failure(f"archive {path} cannot be opened", error, field=field) from error
     mode = os.fstat(fd).st_mode
     if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
         opened.append(fd)
         return stat.S_ISDIR(mode)
     os.close(fd)
-    raise InvalidRequest(f"archive {path} is neither a file nor a directory", field="path")
+    raise InvalidRequest(f"archive {path} is neither a file nor a directory", field=field)
 
 
 def _open_regular(held: list[int], name: str, opened: list[int]) -> None:

@@ -135,23 +135,28 @@ class RemadeTar:
             raise Broken(f"layer {self._layer.diff_id} cannot be exported: {self._path} changed meanwhile")
 
     def _made(self) -> Iterator[bytes]:
-        waiting = bytearray()
         with _failing_as_broken(self._path, self._layer):
-            for entry, fd in self._entries(self._path):
-                for header, inode in _members(entry):
-                    waiting += header
-                    if inode is None:
-                        continue
-                    for piece in _data(fd, inode.offset, inode.size):
-                        waiting += piece
-                        if len(waiting) >= _PIECE:
-                            yield bytes(waiting)
-                            waiting.clear()
-                    waiting += bytes(padding(inode.size))
+            yield from tar_of_tree(self._entries(self._path))
+
+
+def tar_of_tree(entries: Iterator[tuple[Entry, int]]) -> Iterator[bytes]:
+    """A tree as a tar, in bounded pieces. OSError; EOFError and ValueError where the tree is not sound."""
+    waiting = bytearray()
+    for entry, fd in entries:
+        for header, inode in _members(entry):
+            waiting += header
+            if inode is None:
+                continue
+            for piece in _data(fd, inode.offset, inode.size):
+                waiting += piece
                 if len(waiting) >= _PIECE:
                     yield bytes(waiting)
                     waiting.clear()
-        yield bytes(waiting) + END
+            waiting += bytes(padding(inode.size))
+        if len(waiting) >= _PIECE:
+            yield bytes(waiting)
+            waiting.clear()
+    yield bytes(waiting) + END
 
 
 @contextmanager

@@ -14,7 +14,7 @@ _NS = 1_000_000_000
 def restarts(before: PodReport, after: PodReport, now: int) -> Iterator[NodeEvent]:
     """A pause before each restart, if there is one, and the restart; `now` in nanoseconds since the epoch.
 
-    The pod's name is left out, which reports do not have.
+    The pod's name is left out, which reports do not have. A container of a Job is called POD/NAME in them.
     """
     earlier = {one.name: one for one in before.containers}
     for one in after.containers:
@@ -36,7 +36,7 @@ def restarts(before: PodReport, after: PodReport, now: int) -> Iterator[NodeEven
                 now,
                 subject=one.id,
                 pod_id=after.sandbox,
-                name=one.name,
+                name=one.name.rpartition("/")[2],
                 text=text,
             )
 

@@ -221,6 +221,7 @@ def _spawned(one: InstalledPlugin, theirs: socket.socket) -> tuple[processes.Chi
         env=environment,
         cwd="/",
         new_session=True,
+        ends_group=True,
         owner=f"NRI plugin {one.name}",
     )
     try:
@@ -234,9 +235,9 @@ def _spawned(one: InstalledPlugin, theirs: socket.socket) -> tuple[processes.Chi
 
 
 async def _ended(child: processes.Child) -> None:
-    """Ask it to end, and kill it when it takes too long, with all that it started."""
+    """Ask it and what it started to end, and kill it when it takes too long; what is left dies with it."""
     if child.exit_code is None:
-        child.signal(signal.SIGTERM)
+        child.signal(signal.SIGTERM, group=True)
         with contextlib.suppress(TimeoutError):
             await child.wait(END_SECONDS)
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
+from functools import cached_property
 
 
 class Moment(IntEnum):
@@ -28,12 +29,12 @@ class Moment(IntEnum):
     POST_UPDATE_POD_SANDBOX = 13
     VALIDATE_CONTAINER_ADJUSTMENT = 14
 
-    @property
+    @cached_property
     def call(self) -> str:
         """The method of the service Plugin: `PostCreateContainer`."""
         return "".join(word.capitalize() for word in self.name.split("_"))
 
-    @property
+    @cached_property
     def bit(self) -> int:
         return 1 << (self - 1)
 

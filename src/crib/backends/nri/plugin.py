@@ -25,7 +25,8 @@ from crib.model.plugins import PluginOrders
 from crib.ports.plugins import PluginRefused
 from crib.stubs.nri.v1alpha1 import api_pb2 as pb
 from crib.ttrpc.errors import CallFailed, CallTimedOut, PeerLost, TtrpcError
-from crib.wire.ttrpc import Code, Oversized
+from crib.wire.rpc_codes import Code
+from crib.wire.ttrpc import Oversized
 
 _log = logging.getLogger(__name__)
 

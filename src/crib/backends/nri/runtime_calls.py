@@ -14,7 +14,7 @@ from crib.stubs.nri.v1alpha1 import api_pb2 as pb
 from crib.ttrpc.errors import CallFailed
 from crib.ttrpc.messages import typed
 from crib.ttrpc.server import Handler
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 
 
 class RuntimeCalls:

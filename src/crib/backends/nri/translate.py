@@ -186,13 +186,34 @@ def resources_message(resources: Resources | None) -> pb.LinuxResources | None:
 
 def change_message(change: ResourceChange) -> pb.LinuxResources:
     """What is to change."""
-    message = limits_message(with_limits(oci.Resources(), change))
+    memory = oci.Memory(
+        limit=change.memory_limit or None,
+        reservation=change.memory_reservation,
+        swap=change.memory_swap,
+        kernel=change.memory_kernel,
+        kernel_tcp=change.memory_kernel_tcp,
+        swappiness=change.memory_swappiness,
+        disable_oom_killer=change.memory_disable_oom_killer,
+        use_hierarchy=change.memory_use_hierarchy,
+    )
+    cpu = oci.Cpu(
+        shares=change.cpu_shares,
+        quota=change.cpu_quota,
+        period=change.cpu_period,
+        realtime_runtime=change.cpu_realtime_runtime,
+        realtime_period=change.cpu_realtime_period,
+        cpus=change.cpuset_cpus or "",
+        mems=change.cpuset_mems or "",
+    )
+    pages = tuple(oci.HugepageLimit(size, limit) for size, limit in change.hugepage_limits.items())
+    pids = None if change.pids_limit is None else oci.Pids(change.pids_limit)
+    unified = dict(change.unified)
+    message = limits_message(
+        oci.Resources(memory=memory, cpu=cpu, hugepage_limits=pages, pids=pids, unified=unified)
+    )
     for name, class_ in (("blockio_class", change.blockio_class), ("rdt_class", change.rdt_class)):
         if class_ is not None:
             getattr(message, name).value = class_
-    # A limit sets the one with swap in a spec; here it was not asked for.
-    if change.memory_swap is None:
-        message.memory.ClearField("swap")
     return message
 
 

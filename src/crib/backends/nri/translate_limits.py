@@ -155,6 +155,10 @@ def seccomp_profile(policy: pb.LinuxSeccomp) -> bytes:
         listener_metadata=text(policy.listener_metadata, "listener_metadata"),
         syscalls=each("syscalls", policy.syscalls, _syscall, _MAX_SYSCALLS),
     )
+    try:
+        oci.check_agent(profile)
+    except ValueError as error:
+        raise Misfit(str(error), "listener_path") from error
     return oci.encode(profile)
 
 

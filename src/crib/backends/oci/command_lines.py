@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 
 SHELL = "/bin/sh"
+_RESTORING = ("--tcp-established", "--file-locks")
+"""What may be in a checkpoint. A connection is restored only where the pod has the same address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,15 @@ class ExecFiles:
     def files(self) -> tuple[str, str, str]:
         """Those that are there while the runtime runs, and no longer."""
         return self.process, self.log, self.pid
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFiles:
+    """Paths of one checkpoint: CRIU's images, what it says of itself, and the runtime's own words."""
+
+    images: str
+    work: str
+    log: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +135,13 @@ class RuntimeProgram:
         more = (*apart, *inner, *terminal, *below, container)
         return self._global(f"--log={files.log}", "exec", "--process", files.process, *more)
 
+    def checkpoint(self, container: str, files: CheckpointFiles) -> tuple[str, ...]:
+        """Write a container down and let it be as it was: frozen, if it was."""
+        places = ("--image-path", files.images, "--work-path", files.work)
+        return self._global(
+            f"--log={files.log}", "checkpoint", *places, "--leave-running", *_RESTORING, container
+        )
+
     def features(self) -> tuple[str, ...]:
         """Print what it can do (OCI runtime spec, features.md)."""
         return self._global("features")
@@ -145,6 +163,8 @@ class Monitored:
     terminal: bool = False
     stdin: bool = False
     stdin_once: bool = False
+    restore: str = ""
+    """Directory of CRIU's images that it is restored from; empty: it is created."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,4 +200,6 @@ class MonitorProgram:
             *(("--terminal",) if container.terminal else ()),
             *(("--stdin",) if container.stdin else ()),
             *(("--leave-stdin-open",) if container.stdin and not container.stdin_once else ()),
+            *(("--restore", container.restore) if container.restore else ()),
+            *((f"--runtime-opt={option}" for option in _RESTORING) if container.restore else ()),
         )

@@ -9,6 +9,7 @@ import os
 import signal
 
 from crib.backends.known_processes import is_alive
+from crib.backends.oci.checkpoint_probe import Criu
 from crib.backends.oci.command_lines import Monitored, MonitorProgram, RuntimeProgram
 from crib.backends.runtime_words import create_failure, runtime_words
 from crib.host.capture import Capture
@@ -71,12 +72,13 @@ class _SyncPipe:
 class Monitors:
     """Starts a monitor for each container."""
 
-    def __init__(self, program: MonitorProgram, runtime: RuntimeProgram) -> None:
+    def __init__(self, program: MonitorProgram, runtime: RuntimeProgram, criu: Criu) -> None:
         self._program = program
         self._runtime = runtime
+        self._criu = criu
 
     def spawn(self, container: Monitored) -> MonitorStart:
-        """Start conmon, which calls the runtime's create.
+        """Start conmon, which calls the runtime's create or restore.
 
         The result is waited for with `MonitorStart.pid`.
         """
@@ -84,13 +86,16 @@ class Monitors:
             self._program.create(self._runtime, executable(self._runtime.program), container),
             container,
             self._program.socket_dir,
+            self._criu.search_path if container.restore else os.environ.get("PATH", os.defpath),
         )
 
 
 class MonitorStart:
     """A conmon that was just started. Close it when its answer has been heard."""
 
-    def __init__(self, argv: tuple[str, ...], container: Monitored, socket_dir: str) -> None:
+    def __init__(
+        self, argv: tuple[str, ...], container: Monitored, socket_dir: str, search_path: str
+    ) -> None:
         self._container = container
         self._sync = _SyncPipe()
         self._words = Capture(MAX_SYNC_LINE)
@@ -103,7 +108,7 @@ class MonitorStart:
                     # conmon keeps the environment of the daemon for days and gives it to the runtime: only
                     # what is needed.
                     env={
-                        "PATH": os.environ.get("PATH", os.defpath),
+                        "PATH": search_path,
                         # GLib takes no word beyond ASCII in any other locale, and logs may lie anywhere
                         "LC_ALL": "C.UTF-8",
                         "_OCI_SYNCPIPE": str(self._sync.child_end),
@@ -125,7 +130,8 @@ class MonitorStart:
 
         In the runtime's words InvalidRequest when a field of the request is to blame, else Broken.
         """
-        what = f"create of container {self._container.id} ({self._container.command!r})"
+        verb = "restore" if self._container.restore else "create"
+        what = f"{verb} of container {self._container.id} ({self._container.command!r})"
         try:
             line = await self._sync.line(timeout)
         except TimeoutError:

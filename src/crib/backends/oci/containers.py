@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import glob
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from weakref import WeakValueDictionary
 
 from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.rootfs import remove_writable_layer, unmount_root
-from crib.backends.container_bundles import ContainerBundles
+from crib.backends.container_bundles import ContainerBundles, MadeBundle
+from crib.backends.container_deletes import ContainerDeletes
 from crib.backends.failures import trying
 from crib.backends.known_processes import identity
 from crib.backends.oci.command_lines import Monitored, RuntimeProgram
 from crib.backends.oci.conmon import Monitors, MonitorStart, end_monitor
 from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.restores import BEGUN, WAITS, Restores, keeping_hostname
 from crib.backends.oci.runtime_notes import delete_state, forget_state, knowing
 from crib.backends.oci.seccomp_cache import SeccompFilters
-from crib.backends.streams.logs import clear_away, remove_unused
+from crib.backends.streams.logs import remove_unused
 from crib.host.null_device import keep_null_device
 from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord, ContainerUser
-from crib.model.errors import Broken
+from crib.model.errors import Broken, CribError, WrongState
 from crib.model.ids import ContainerId
 from crib.model.sandbox import ProcessIdentity
 from crib.model.signals import signal_number
 from crib.ocispec.init_system import STOP_SIGNAL_KEY
 from crib.ports.clocks import StageTimer
-from crib.ports.containers import CreatedContainer, CreateRequest
+from crib.ports.containers import CreatedContainer, CreateRequest, RestoredProcesses
 
 _log = logging.getLogger(__name__)
 
 _KILL_TIME = 10.0
 
 
-class Containers:
-    """Creates and deletes containers. Only `delete` cleans up, and it needs nothing but the id."""
+class Containers(ContainerDeletes):
+    """Creates and deletes containers."""
 
     def __init__(
         self,
@@ -47,23 +47,36 @@ class Containers:
         bundles: Bundles,
         making: ContainerBundles,
         filters: SeccompFilters,
+        restores: Restores,
     ) -> None:
+        super().__init__()
         self._env = environment
         self._paths = environment.paths
         self._bundles = bundles
         self._making = making
         self._filters = filters
-        self._monitors = Monitors(environment.monitor, environment.runtime)
+        self._restores = restores
+        self._waiting: dict[ContainerId, tuple[CreateRequest, MadeBundle]] = {}
+        """What was made of those that are restored when they start."""
+        self._monitors = Monitors(environment.monitor, environment.runtime, environment.criu)
         self._told_of_null_device = False
-        self._deletes: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, request: CreateRequest, stage: StageTimer) -> CreatedContainer:
         """See ContainerRuntime.create."""
         record = request.record
         self._env.require_usable()
         with trying(f"create of container {record.id}"):
+            if request.restore is not None:
+                with stage("checkpoint", record.config.name):
+                    await self._restores.prepare(record, request.restore)
             with stage("root", record.config.name):
                 made = await self._making.make(request, lambda: self._clear_away(record.id))
+            if request.restore is not None:
+                if request.restore.is_compared:
+                    await self._restores.compare(record, request.restore, made.spec.process)
+                self._waiting[record.id] = request, made
+                await self._note_restore(record.id, WAITS)
+                return _created(made, None, None)
             if self._env.runtime.stand_in:
                 await OURS.run(self._ours(record.id), self._write_cgroup, record.id)
             with stage("create", record.config.name):
@@ -77,27 +90,33 @@ class Containers:
             profile = made.spec.linux.seccomp
             if self._filters.is_new(profile):
                 await OURS.run(self._ours(record.id), self._filters.learn, record.id, profile)
-        user = made.spec.process.user
-        return CreatedContainer(
-            process=first,
-            monitor=monitor,
-            user=ContainerUser(user.uid, user.gid, user.additional_gids),
-            stop_signal=signal_number(made.spec.annotations.get(STOP_SIGNAL_KEY, "")),
-        )
+        return _created(made, first, monitor)
 
-    def _clear_away(self, container: ContainerId) -> None:
-        """After a thread that came too late, see `make`."""
-        clear_away(f"create of container {container}", self.delete(container))
+    async def restore(self, record: ContainerRecord) -> RestoredProcesses:
+        """The start of a container that was made from a checkpoint. It runs when this returns."""
+        what = f"start of container {record.id}"
+        with trying(what):
+            note = await self._bundles.note(record.id)
+            if note is None or note.restore != WAITS:
+                raise WrongState(f"{what}: its restore was begun before")
+            await self._note_restore(record.id, BEGUN)
+            images = self._paths.restored_images(record.id)
+            try:
+                async with keeping_hostname(self._paths.namespace(record.sandbox_id, "uts")):
+                    first, monitor = await self._run_create(record, "restore", images)
+            except CribError as error:
+                if reasons := await self._restores.reasons(record.id):
+                    raise Broken(f"{what}: it cannot be restored: {reasons}") from error
+                raise
+            if (waiting := self._waiting.pop(record.id, None)) is not None:
+                await self._making.check_started(*waiting, first)
+            await self._restores.forget(record.id)
+        return RestoredProcesses(first, monitor)
 
-    async def delete(self, container: ContainerId, *, made: bool = True) -> None:
-        """Take away all there is of a container; safe to repeat. Not its log, unless it was never `made`.
-
-        One at a time, as one of them may be asked for by a thread that came too late.
-        """
-        what = f"delete of container {container}"
-        async with self._deletes.setdefault(container, asyncio.Lock()):
-            with trying(what):
-                await self._delete(what, container, made=made)
+    async def _note_restore(self, container: ContainerId, restore: str) -> None:
+        if (note := await self._bundles.note(container)) is not None:
+            note = replace(note, restore=restore)
+            await OURS.run(self._ours(container), self._bundles.write_note, container, note)
 
     async def _delete(self, what: str, container: ContainerId, *, made: bool) -> None:
         note = await self._bundles.note(container)
@@ -120,6 +139,7 @@ class Containers:
         await OURS.run(self._ours(container), self._erase, container, runtimes)
         await remove_writable_layer(self._paths, container)
         self._bundles.forget(container)
+        self._waiting.pop(container, None)
 
     def _left_to_do(
         self, container: ContainerId, note: BundleNote | None
@@ -187,7 +207,7 @@ class Containers:
             )
 
     async def _run_create(
-        self, record: ContainerRecord, command: str
+        self, record: ContainerRecord, command: str, restore: str = ""
     ) -> tuple[ProcessIdentity, ProcessIdentity]:
         config = record.config
         started = self._monitors.spawn(
@@ -202,6 +222,7 @@ class Containers:
                 terminal=config.tty,
                 stdin=config.stdin,
                 stdin_once=config.stdin_once,
+                restore=restore,
             )
         )
         with contextlib.closing(started):
@@ -223,3 +244,15 @@ class Containers:
         if first is None or monitor is None:
             raise Broken(f"create of container {record.id}: its first process was gone at once")
         return first, monitor
+
+
+def _created(
+    made: MadeBundle, first: ProcessIdentity | None, monitor: ProcessIdentity | None
+) -> CreatedContainer:
+    user = made.spec.process.user
+    return CreatedContainer(
+        process=first,
+        monitor=monitor,
+        user=ContainerUser(user.uid, user.gid, user.additional_gids),
+        stop_signal=signal_number(made.spec.annotations.get(STOP_SIGNAL_KEY, "")),
+    )

@@ -14,17 +14,14 @@ import socket
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.runtime_words import runtime_words
 from crib.backends.streams.command_names import new_name
+from crib.backends.streams.dial import CONNECT_TIME, check_own_kernel_address, dial_addresses
 from crib.ends import ByteStream
-from crib.host.dialing import connect_tcp
 from crib.host.processes import RunOptions, run
 from crib.host.streams import SocketStream
 from crib.host.threads import OURS, Job
-from crib.model.errors import InvalidRequest, Unavailable
+from crib.model.errors import Unavailable
 from crib.model.sandbox import SandboxRecord
 from crib.model.streams import PodAddress
-
-CONNECT_TIME = 10.0
-"""Seconds for one connection to come about."""
 
 
 class InsideDialler:
@@ -36,16 +33,12 @@ class InsideDialler:
     async def dial(self, record: SandboxRecord, address: PodAddress) -> ByteStream:
         what = f"connecting to {address} of sandbox {record.id}"
         handler = self._env.facts
-        if address.kind != "tcp":
-            raise InvalidRequest(
-                f"{what}: handler {handler.name} runs pods on a kernel of their own,"
-                " which is reached by TCP only"
-            )
+        check_own_kernel_address(what, handler, address)
         try:
             async with asyncio.timeout(CONNECT_TIME):
                 if handler.forwards_ports:
                     return await self._by_runtime(what, record, address.port)
-                return await self._at_address(what, record, address.port)
+                return await dial_addresses(handler, record, address.port)
         except TimeoutError:
             raise Unavailable(f"{what}: no answer within {CONNECT_TIME:g} s") from None
 
@@ -70,20 +63,6 @@ class InsideDialler:
                 await OURS.run(job, os.unlink, path)
         connected.setblocking(False)
         return SocketStream(connected)
-
-    async def _at_address(self, what: str, record: SandboxRecord, port: int) -> ByteStream:
-        tried: list[str] = []
-        for address in record.network.addresses if record.network is not None else ():
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            try:
-                return SocketStream(await connect_tcp("", family, address, port))
-            except OSError as error:
-                tried.append(f"{address}: {os.strerror(error.errno) if error.errno else error}")
-        program = os.path.basename(self._env.runtime.program)
-        raise Unavailable(
-            f"{what}: {'; '.join(tried) or 'it has no address'} ({program} {self._env.facts.version} cannot"
-            " connect to the pod's loopback)"
-        )
 
 
 def _listen(path: str) -> socket.socket:

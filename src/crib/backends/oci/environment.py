@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from crib.backends.environment import HandlerEnvironment, HandlerOpening
 from crib.backends.failures import trying
+from crib.backends.oci.checkpoint_probe import NO_CRIU, Criu, probe_criu
 from crib.backends.oci.command_lines import MonitorProgram, RuntimeProgram
 from crib.backends.oci.runtime_notes import noted_handlers, noted_program, write_note
 from crib.backends.pods.cgroup_names import CgroupNames
@@ -50,6 +51,7 @@ class OciEnvironment(HandlerEnvironment):
     monitor: MonitorProgram
     is_crun: bool = False
     """What we know of crun may be used: its state of a container is a directory of plain files."""
+    criu: Criu = NO_CRIU
     has_fifo: bool = False
     """There is an `exec.fifo` in its state of a container until that is started."""
 
@@ -128,6 +130,7 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
             user_namespaces=facts.user_namespaces and host.idmapped_mounts and not own_kernel,
             problem=hybrid_problem(layout) if is_crun else "",
         )
+        facts, criu = await _with_checkpoints(facts, settings.checkpoints.criu)
         return OciEnvironment(
             facts=facts,
             settings=settings,
@@ -137,11 +140,23 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
             runtime=runtime,
             monitor=MonitorProgram(conmon, paths.exits, paths.monitor_sockets),
             is_crun=is_crun,
+            criu=criu,
             has_fifo=own_kernel or kind_of(first) in _WITH_FIFO,
             base_spec=node.base_spec,
             default_seccomp=node.default_seccomp,
             others=opening.others,
         )
+
+
+async def _with_checkpoints(facts: HandlerFacts, configured: str) -> tuple[HandlerFacts, Criu]:
+    """Told of a runtime that could make them if there were a criu. gVisor has checkpoints of its own kind."""
+    if facts.own_kernel:
+        return replace(facts, checkpoint_problem=""), NO_CRIU
+    criu = Criu(problem=facts.checkpoint_problem)
+    if not criu.problem:
+        criu = await probe_criu(configured)
+    told = replace(facts, checkpoints=True, checkpoint_problem=criu.problem, criu=criu.version)
+    return told, criu
 
 
 def has_network_inside(args: Sequence[str]) -> bool:

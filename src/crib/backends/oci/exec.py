@@ -13,11 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import msgspec
-
-from crib.backends.bundle.bundles import Bundles
+from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.labels import Labels
-from crib.backends.bundle.rootfs import read_facts
 from crib.backends.failures import trying
 from crib.backends.known_processes import read_pid
 from crib.backends.oci.command_lines import ExecFiles, RuntimeProgram
@@ -27,16 +24,15 @@ from crib.backends.oci.sessions import CommandEnds, Console, Pipes
 from crib.backends.pods.signals import Signals
 from crib.backends.runtime_words import words_of_failure
 from crib.backends.streams.command_names import new_name
-from crib.backends.streams.exec_sessions import ExecSession, undo_opening
+from crib.backends.streams.exec_sessions import ExecSession
+from crib.backends.streams.exec_starts import ExecStarts
 from crib.host.adoption import Adopted, expecting
 from crib.host.pidfds import is_running, open_pidfd, signal_process, start_time, wait_pidfd
 from crib.host.processes import Child, SpawnOptions, spawn
-from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
 from crib.model.errors import Broken, WrongState
 from crib.model.facts import RootfsFacts
 from crib.model.streams import ExecProcess
-from crib.ocispec.process import NO_USERS, exec_process, oom_score_adj
 from crib.tasks.keeper import HANDS
 from crib.wire import oci_runtime as oci
 
@@ -46,8 +42,6 @@ _KILL_TIME = 10.0
 _WORDS_LIMIT = 65536
 _REMOVE_TIME = 0.1
 _ENDING_TIME = 0.05
-_OPEN_TIME = 0.5
-"""Seconds that a runtime has to start a command that nobody waits for any more; then both are killed."""
 _HOME_ROUNDS = 5
 """How often what a command left behind is looked for: it may fork while it is moved."""
 
@@ -92,7 +86,7 @@ class Commands:
         self._env = environment
         self._bundles = bundles
         self._labels = Labels(environment.paths, environment.host)
-        self._signals = signals
+        self._exec_starts = ExecStarts(environment, bundles, signals)
         self._insides = Insides(environment)
         self._busy: set[str] = set()
         """Cgroups of commands that could not be removed yet."""
@@ -100,32 +94,14 @@ class Commands:
         """Cgroups of commands that are being killed."""
 
     async def open(self, record: ContainerRecord, process: ExecProcess) -> ExecSession:
-        """See ContainerStreams.exec. Who is cancelled meanwhile leaves nothing that runs."""
-        with trying(f"exec in container {record.id}"):
-            plan = self._plan(record, process, await self._users(record, process))
-        # A part, as it continues when its caller is cancelled.
-        opening = HANDS.part("start of a command", self._open(plan), record.id)
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            await asyncio.shield(HANDS.part("end of a command", undo_opening(opening, _OPEN_TIME), record.id))
-            raise
+        """See ContainerStreams.exec."""
+        return await self._exec_starts.run(
+            record, process, lambda note, users: self._open(self._plan(record, process, note, users))
+        )
 
-    async def _users(self, record: ContainerRecord, process: ExecProcess) -> RootfsFacts:
-        """From the container's own layers; a volume over them could be on a disk that hangs."""
-        if not process.user:
-            return NO_USERS
-        root = self._env.paths.rootfs(record.id)
-        return await OURS.run(Job(f"reading the users of container {record.id}", record.id), read_facts, root)
-
-    def _plan(self, record: ContainerRecord, process: ExecProcess, users: RootfsFacts) -> _Plan:
-        what = f"exec in container {record.id}"
-        note = self._bundles.read_note(record.id)
-        if note is None:
-            raise WrongState(f"{what}: it has no bundle")
-        if self._signals.is_frozen(note.cgroup):
-            # A process that joins a frozen group stops there, and the call with it.
-            raise WrongState(f"{what}: the container is paused")
+    def _plan(
+        self, record: ContainerRecord, process: ExecProcess, note: BundleNote, users: RootfsFacts
+    ) -> _Plan:
         name = new_name()
         stem = f"{self._env.paths.container(record.id)}/{name}"
         # By the monitor's link: a socket's path has at most 107 bytes.
@@ -192,7 +168,7 @@ class Commands:
     async def _run_runtime(self, plan: _Plan, ends: Pipes | Console, words: int) -> None:
         stdin, stdout, stderr = ends.child_ends
         # Crun gives the score to a container's first process only: a command would have ours.
-        score = oom_score_adj(plan.record.resources.oom_score_adj, self._env.host)
+        score = self._exec_starts.score(plan.record)
         child = spawn(
             plan.runtime.exec(plan.record.id, plan.files, plan.name if plan.cgroup else ""),
             SpawnOptions(stdin, stdout, stderr, new_session=True, oom_score_adj=score, owner=plan.record.id),
@@ -212,15 +188,7 @@ class Commands:
             raise await self._failure(plan, said)
 
     def _write_process(self, plan: _Plan) -> None:
-        record = plan.record
-        try:
-            first = self._bundles.read_process(record.id)
-            # An update may have changed it since.
-            score = oom_score_adj(record.resources.oom_score_adj, self._env.host)
-            first = msgspec.structs.replace(first, oom_score_adj=score)
-            process = exec_process(first, plan.process, plan.users)
-        except ValueError as error:
-            raise Broken(f"{plan.what}: the container's config.json cannot be read: {error}") from error
+        process = self._exec_starts.process(plan.what, plan.record, plan.process, plan.users)
         with open(plan.files.process, "wb") as file:
             file.write(oci.encode(process))
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Self
 
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.failures import trying
 from crib.backends.oci.attach import Attachments
+from crib.backends.oci.checkpoints import OciCheckpoints
 from crib.backends.oci.dial_inside import InsideDialler
 from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment, closed_environment, open_environment
@@ -18,27 +18,22 @@ from crib.backends.oci.inside_usage import InsideUsage
 from crib.backends.oci.lives import OciContainers
 from crib.backends.oci.log_reopening import reopen
 from crib.backends.oci.parts import HandlerParts, open_parts
-from crib.backends.oci.strays import find_oci_strays, remove_parts
+from crib.backends.oci.strays import OciStrays, find_oci_strays, remove_parts
+from crib.backends.pod_handlers import PodHandler
 from crib.backends.pods.running import RunningPods
-from crib.backends.pods.slices import stop_slice
 from crib.backends.pods.statistics import CgroupStatistics
 from crib.backends.programs import Programs
 from crib.backends.streams.dial import dial
 from crib.backends.streams.log_rotation import rotate
-from crib.backends.streams.logs import odd_logs, sizes_of_logs
+from crib.backends.streams.logs import ContainerLogFiles
 from crib.ends import ByteStream, Session
-from crib.host.mounts import unmount_tree
-from crib.host.threads import FOREIGN, OURS
 from crib.model.container import ContainerRecord
-from crib.model.facts import HandlerFacts, Readiness
-from crib.model.ids import ContainerId
 from crib.model.sandbox import SandboxRecord
-from crib.model.settings import Settings
 from crib.model.stats import ContainerUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 
 
-class OciHandler:
+class OciHandler(PodHandler[OciEnvironment, OciStrays]):
     """See Handler."""
 
     @classmethod
@@ -52,48 +47,24 @@ class OciHandler:
         return cls(closed_environment(opening, problem), opening.layers)
 
     def __init__(self, environment: OciEnvironment, layers: SharedLayers) -> None:
-        self._env = environment
-        self._paths = environment.paths
-        self._programs = Programs(environment.runtime.program, environment.monitor.program)
         self._parts = parts = open_parts(environment, layers)
+        programs = Programs(environment.runtime.program, environment.monitor.program)
+        super().__init__(environment, parts.pods, parts.making, parts.containers, programs)
         self.pods = RunningPods(environment, parts.pods, parts.bundles)
         self.containers = OciContainers(parts)
         self.streams = OciStreams(parts)
         self.logs = OciLogs(environment)
-        self.statistics = CgroupStatistics(environment, parts.pods, parts.usage)
+        self.checkpoints = OciCheckpoints(parts)
+        self.statistics = OciStatistics(parts)
 
-    @property
-    def facts(self) -> HandlerFacts:
-        return self._env.facts
+    def _find_strays(self, known: Callable[[], Collection[str]]) -> OciStrays:
+        return find_oci_strays(self._env, known)
 
-    def adapt(self, settings: Settings) -> None:
-        self._env.settings = settings
-        self._parts.making.adapt()
+    async def _remove_parts(self, strays: OciStrays) -> None:
+        await remove_parts(self._env, strays)
 
-    async def readiness(self) -> Readiness:
-        problem = await self._programs.missing() or self.facts.problem
-        return Readiness(not problem, "HandlerNotReady" if problem else "", problem)
-
-    async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
-        with trying("looking for what belongs to nobody"):
-            strays = await OURS.run("looking for what belongs to nobody", find_oci_strays, self._env, known)
-        if dry:
-            return strays.words
-        for container in strays.known.containers:
-            await self._parts.containers.delete(container)
-        for sandbox in strays.known.sandboxes:
-            await self._parts.pods.remove_unknown(sandbox)
-        with trying("removing what belongs to nobody"):
-            await remove_parts(self._env, strays)
-        return [*strays.words, *await end_earlier_commands(self._env, self._parts.bundles, known())]
-
-    async def dismantle(self) -> None:
-        with trying("undoing what all containers share"):
-            for tree in (self._paths.containers, self._paths.sandboxes, self._paths.infra_root):
-                await OURS.run(f"unmounting {tree}", unmount_tree, tree)
-            if self._env.names.systemd:
-                await stop_slice(os.path.basename(self._env.names.own))
-            await self._env.cgroups.remove(self._env.names.own)
+    async def _end_earlier_commands(self, known: Collection[str]) -> Sequence[str]:
+        return await end_earlier_commands(self._env, self._parts.bundles, known)
 
     async def close(self) -> None:
         self._parts.exits.close()
@@ -126,7 +97,7 @@ class OciStreams:
         return await dial(self._paths, record, containers, address)
 
 
-class OciLogs:
+class OciLogs(ContainerLogFiles):
     """See ContainerLogs."""
 
     def __init__(self, environment: OciEnvironment) -> None:
@@ -141,15 +112,6 @@ class OciLogs:
         with trying(f"rotating the log of container {record.id}"):
             renew = partial(reopen, record, self._paths.container(record.id))
             return bool(record.log_path) and await rotate(record, renew, size_max, files)
-
-    async def sizes(self, records: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:
-        return await sizes_of_logs(records)
-
-    async def odd(
-        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
-    ) -> Sequence[tuple[str, str]]:
-        with trying("looking at the logs"):
-            return await FOREIGN.run("looking at the logs", odd_logs, tuple(sandboxes), tuple(containers))
 
 
 class OciStatistics(CgroupStatistics):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
 
 from crib.backends.known_processes import is_alive
 from crib.backends.oci.environment import OciEnvironment
-from crib.host.processes import RunOptions, run
+from crib.backends.oci.inside_programs import InsidePrograms
 from crib.model.container import ContainerRecord
 from crib.model.stats import CgroupUsage, CpuUsage, MemoryUsage
 from crib.tasks.groups import all_of
@@ -17,8 +16,6 @@ from crib.wire.oci_events import decode_stats
 
 _log = logging.getLogger(__name__)
 
-TOGETHER = 4
-"""Programs that are asked at a time; one takes 25 ms."""
 TIME_LIMIT = 5.0
 """Seconds for one of them: who asks for statistics asks again."""
 
@@ -28,7 +25,7 @@ class InsideUsage:
 
     def __init__(self, environment: OciEnvironment) -> None:
         self._env = environment
-        self._places = asyncio.Semaphore(TOGETHER)
+        self._programs = InsidePrograms()
 
     async def of(self, records: Sequence[ContainerRecord]) -> Sequence[CgroupUsage]:
         """Of each; nothing of one that does not run, or whose kernel does not answer."""
@@ -37,10 +34,8 @@ class InsideUsage:
     async def _of(self, record: ContainerRecord) -> CgroupUsage:
         if not is_alive(record.process):
             return CgroupUsage()
-        async with self._places:
-            at = time.time_ns()
-            argv = self._env.runtime.usage(record.id)
-            said = await run(argv, timeout=TIME_LIMIT, options=RunOptions(owner=record.id))
+        said = await self._programs.run(record.id, self._env.runtime.usage(record.id), TIME_LIMIT)
+        at = time.time_ns()
         try:
             found = decode_stats(said.stdout)
         except ValueError:

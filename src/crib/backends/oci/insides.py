@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 from collections.abc import Iterable, Mapping
@@ -10,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from crib.backends.known_processes import read_pid
 from crib.backends.oci.command_lines import RuntimeProgram
 from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.inside_programs import InsidePrograms
 from crib.backends.runtime_words import runtime_words
-from crib.host.processes import Completed, RunOptions, run
+from crib.host.processes import Completed
 from crib.host.threads import OURS, Job
 from crib.model.ids import ContainerId
 from crib.tasks.groups import all_of
@@ -20,8 +20,6 @@ _log = logging.getLogger(__name__)
 
 _FAMILY = 1000
 """Processes of one command that are killed at most: each takes a program."""
-TOGETHER = 4
-"""Programs that kill at a time: one takes 25 ms, and some megabytes."""
 
 
 class Insides:
@@ -29,7 +27,7 @@ class Insides:
 
     def __init__(self, environment: OciEnvironment) -> None:
         self._env = environment
-        self._places = asyncio.Semaphore(TOGETHER)
+        self._programs = InsidePrograms()
 
     async def kill(self, runtime: RuntimeProgram, container: ContainerId, pid_file: str) -> None:
         """Kill the command whose inner pid is in that file, and what it has started; a missing file: nothing.
@@ -46,15 +44,13 @@ class Insides:
         await all_of("killing commands", (self._kill(runtime, container, pid) for pid in pids))
 
     async def _kill(self, runtime: RuntimeProgram, container: ContainerId, pid: int) -> None:
-        async with self._places:
-            killed = await self._run(container, runtime.kill_inner(container, pid, signal.SIGKILL))
+        killed = await self._run(container, runtime.kill_inner(container, pid, signal.SIGKILL))
         if killed.exit_code != 0:
             words = runtime_words(killed.stderr.decode("utf-8", "replace"))
             _log.debug("killing process %d in container %s: %s", pid, container, words)
 
     async def _run(self, container: ContainerId, argv: tuple[str, ...]) -> Completed:
-        limit = self._env.settings.verb_timeout
-        return await run(argv, timeout=limit, options=RunOptions(owner=container))
+        return await self._programs.run(container, argv, self._env.settings.verb_timeout)
 
 
 def parents(table: str) -> Mapping[int, int]:

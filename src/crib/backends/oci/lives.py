@@ -13,6 +13,7 @@ from crib.backends.failures import checked, trying
 from crib.backends.known_processes import is_alive
 from crib.backends.oci.command_lines import RuntimeProgram
 from crib.backends.oci.parts import HandlerParts
+from crib.backends.oci.restores import WAITS
 from crib.backends.pods.updates import Updates
 from crib.backends.runtime_words import runtime_words
 from crib.backends.together import Together
@@ -24,7 +25,7 @@ from crib.model.explanation import ExplainedSpec
 from crib.model.ids import ContainerId
 from crib.model.sandbox import ProcessIdentity, Resources
 from crib.ports.clocks import StageTimer
-from crib.ports.containers import CreatedContainer, CreateRequest, Observation
+from crib.ports.containers import CreatedContainer, CreateRequest, Observation, RestoredProcesses
 from crib.tasks.groups import Beside
 from crib.wire.oci_runtime import decode_state
 
@@ -61,11 +62,18 @@ class OciContainers:
     async def create(self, request: CreateRequest, stage: StageTimer) -> CreatedContainer:
         record = request.record
         created = await self._parts.containers.create(request, stage)
+        if request.restore is None:
+            await self._look_after(record, created.monitor, created.process)
+        return created
+
+    async def _look_after(
+        self, record: ContainerRecord, monitor: ProcessIdentity | None, first: ProcessIdentity | None
+    ) -> None:
+        """From now on there are processes in its cgroup."""
         if note := await self._parts.bundles.note(record.id):
             self._parts.oom.made(note)
         await self._updates.created(record)
-        self._parts.exits.watch(record.id, created.monitor, created.process)
-        return created
+        self._parts.exits.watch(record.id, monitor, first)
 
     async def explain(self, request: CreateRequest) -> ExplainedSpec:
         return await self._explanations.explain(request)
@@ -74,7 +82,15 @@ class OciContainers:
         with trying(f"reading the spec of {record.id}"):
             return self._parts.bundles.read_spec(record.id)
 
-    async def start(self, record: ContainerRecord) -> None:
+    async def start(self, record: ContainerRecord) -> RestoredProcesses | None:
+        if record.awaits_restore:
+            started = await self._parts.containers.restore(record)
+            await self._look_after(record, started.monitor, started.process)
+            return started
+        await self._start(record)
+        return None
+
+    async def _start(self, record: ContainerRecord) -> None:
         what = f"start of container {record.id}"
         limit, first = self._env.settings.verb_timeout, record.process
         if first is None:
@@ -110,6 +126,8 @@ class OciContainers:
             await self._parts.signals.send(record, signum, everyone=everyone)
 
     async def update(self, record: ContainerRecord, resources: Resources) -> None:
+        if record.awaits_restore:
+            raise WrongState(f"update of container {record.id}: it is restored first, when it starts")
         await self._updates.container(record, resources)
 
     async def delete(self, record: ContainerRecord) -> None:
@@ -129,6 +147,9 @@ class OciContainers:
         what = f"looking at container {record.id}"
         monitor_alive = is_alive(record.monitor)
         with trying(what):
+            note = await self._parts.bundles.note(record.id) if record.awaits_restore else None
+            if note is not None and note.restore == WAITS:
+                return Observation("created", None, monitor_alive=True)
             if monitor_alive:
                 # By the record: a monitor reports its container even if the bundle is lost.
                 self._parts.exits.watch(record.id, record.monitor, record.process)

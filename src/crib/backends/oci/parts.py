@@ -12,6 +12,7 @@ from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exits import Exits
 from crib.backends.oci.infra import InfraContainers
 from crib.backends.oci.inside_signals import OciSignals
+from crib.backends.oci.restores import Restores
 from crib.backends.oci.seccomp_cache import SeccompFilters
 from crib.backends.pods.endings import Endings
 from crib.backends.pods.oom import OomKills
@@ -36,6 +37,7 @@ class HandlerParts:
     exits: Exits
     usage: UsageReader
     oom: OomKills
+    restores: Restores
 
 
 def open_parts(environment: OciEnvironment, layers: SharedLayers) -> HandlerParts:
@@ -46,6 +48,7 @@ def open_parts(environment: OciEnvironment, layers: SharedLayers) -> HandlerPart
     filters = SeccompFilters(environment.runtime.root, kept=environment.is_crun)
     signals = OciSignals(environment, bundles)
     endings = Endings(oom, OomCauses(MemoryLimits(environment.cgroups.layout)))
+    restores = Restores(environment, layers)
     making = ContainerBundles(environment, bundles, layers, oom, filters.ready)
     return HandlerParts(
         environment=environment,
@@ -53,9 +56,10 @@ def open_parts(environment: OciEnvironment, layers: SharedLayers) -> HandlerPart
         bundles=bundles,
         pods=Pods(environment, InfraContainers(environment, filters)),
         making=making,
-        containers=Containers(environment, bundles, making, filters),
+        containers=Containers(environment, bundles, making, filters, restores),
         signals=signals,
         exits=Exits(environment, bundles, signals, endings),
         usage=UsageReader(environment.paths, stats),
         oom=oom,
+        restores=restores,
     )

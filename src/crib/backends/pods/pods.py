@@ -42,7 +42,7 @@ from crib.model.errors import Broken, InvalidRequest, below
 from crib.model.ids import SandboxId
 from crib.model.paths import Paths
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
-from crib.ocispec.defaults import shm_size
+from crib.ocispec.defaults import check_notifier, shm_size
 from crib.ocispec.infra import InfraInputs, PodConfinement
 from crib.ports.clocks import StageTimer
 
@@ -118,6 +118,7 @@ class Pods:
         self._env.require_usable()
         check_pod_files(config)
         check_namespaces(config, self._env.facts)
+        check_notifier(config, self._env.options)
         size = shm_size(config, self._env.options)
         cgroup = self._names.pod(record)
         with trying(f"preparing sandbox {record.id}"):
@@ -216,6 +217,8 @@ class Pods:
         if idmap is not None:
             let_through(directory, idmap)
         make_directory(f"{directory}/ns", 0o711)
+        with open(self._paths.pod_handler(record.id), "w", encoding="utf-8") as file:
+            file.write(self._env.facts.name)
 
     def _mount_shm(self, record: SandboxRecord, size: int) -> None:
         shm = self._paths.shm(record.id)

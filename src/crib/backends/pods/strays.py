@@ -10,12 +10,14 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from crib.backends.bundle.bundles import Bundles
 from crib.backends.environment import HandlerEnvironment
 from crib.backends.pods.cgroup_names import CgroupNames
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId, SandboxId, is_id
 
 _KILL_TIME = 10.0
+_LONGEST_NAME = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Strays:
     sandboxes: tuple[SandboxId, ...]
     cgroups: tuple[str, ...]
     there: frozenset[str]
-    """What is known, and these strays of containers."""
+    """What is known, and all strays of containers, also of other handlers."""
 
     @property
     def words(self) -> list[str]:
@@ -55,20 +57,41 @@ def find_strays(
     # What runs for a pod itself is known under its id.
     found -= pods
     recorded = frozenset(known())
-    strays = {ContainerId(name) for name in found - recorded}
+    owners, strays = _Owners(environment), {ContainerId(name) for name in found - recorded}
     return Strays(
-        tuple(sorted(strays)),
-        tuple(sorted(SandboxId(name) for name in pods - recorded)),
+        tuple(sorted(filter(owners.has_container, strays))),
+        tuple(sorted(filter(owners.has_pod, (SandboxId(name) for name in pods - recorded)))),
         tuple(
             sorted(
                 names.below(names.own_pod(pod), container)
                 for pod, inside in parts.items()
                 for container in inside - recorded - {pod}
-                if pod in recorded
+                if pod in recorded and owners.has_container(ContainerId(container))
             )
         ),
         recorded | strays,
     )
+
+
+class _Owners:
+    """Whose a stray is: its own kind of handler knows best how to end it. One that nobody's name is on is
+    everybody's.
+    """
+
+    def __init__(self, environment: HandlerEnvironment) -> None:
+        self._env = environment
+        self._bundles = Bundles(environment.paths)
+
+    def has_container(self, container: ContainerId) -> bool:
+        note = self._bundles.read_note(container)
+        return note is None or self._env.owns(note.handler)
+
+    def has_pod(self, sandbox: SandboxId) -> bool:
+        try:
+            with open(self._env.paths.pod_handler(sandbox), encoding="utf-8") as file:
+                return self._env.owns(file.read(_LONGEST_NAME))
+        except (OSError, UnicodeDecodeError):
+            return True
 
 
 async def remove_cgroups(environment: HandlerEnvironment, strays: Strays) -> None:

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import os
 import signal
-from weakref import WeakValueDictionary
 
 from crib.backends.bundle.rootfs import remove_writable_layer, unmount_root
 from crib.backends.container_bundles import ContainerBundles
+from crib.backends.container_deletes import ContainerDeletes
 from crib.backends.failures import trying
 from crib.backends.known_processes import identity
 from crib.backends.shim.exits import ShimExits
@@ -18,7 +18,7 @@ from crib.backends.shim.nouns import ShimLost
 from crib.backends.shim.shims import Shim
 from crib.backends.shim.task_client import NAMESPACE
 from crib.backends.shim.tools import ShimTools
-from crib.backends.streams.logs import clear_away, remove_unused
+from crib.backends.streams.logs import remove_unused
 from crib.host.files import remove_tree
 from crib.host.null_device import keep_null_device
 from crib.host.threads import OURS, Job
@@ -38,17 +38,17 @@ UNDO_TIME = 30.0
 """Seconds that a shim may take to end and forget a container that is removed; then it is done without."""
 
 
-class ContainerMaking:
-    """Creates and deletes containers. Only `delete` cleans up, and it needs nothing but the id."""
+class ContainerMaking(ContainerDeletes):
+    """Creates and deletes containers."""
 
     def __init__(self, tools: ShimTools, exits: ShimExits) -> None:
+        super().__init__()
         self._tools = tools
         self._bundles: ContainerBundles = tools.making
         self._io: FirstProcesses = tools.io
         self._env = tools.environment
         self._paths = tools.environment.paths
         self._exits = exits
-        self._deletes: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, request: CreateRequest, stage: StageTimer) -> CreatedContainer:
         """See ContainerRuntime.create."""
@@ -96,20 +96,6 @@ class ContainerMaking:
     def _write_pid(self, container: ContainerId, pid: int) -> None:
         with open(self._tools.bundles.pid_file(container), "w", encoding="ascii") as file:
             file.write(str(pid))
-
-    def _clear_away(self, container: ContainerId) -> None:
-        """After a thread that came too late, see `make`."""
-        clear_away(f"create of container {container}", self.delete(container))
-
-    async def delete(self, container: ContainerId, *, made: bool = True) -> None:
-        """Take away all there is of a container; safe to repeat. Not its log, unless it was never `made`.
-
-        One at a time, as one of them may be asked for by a thread that came too late.
-        """
-        what = f"delete of container {container}"
-        async with self._deletes.setdefault(container, asyncio.Lock()):
-            with trying(what):
-                await self._delete(what, container, made=made)
 
     async def _delete(self, what: str, container: ContainerId, *, made: bool) -> None:
         tools = self._tools

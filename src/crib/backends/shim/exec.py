@@ -7,14 +7,13 @@ import contextlib
 import logging
 import os
 import signal
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakValueDictionary
 
-import msgspec
-
-from crib.backends.bundle.bundles import Bundles
+from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.labels import Labels
-from crib.backends.bundle.rootfs import read_facts
 from crib.backends.environment import HandlerEnvironment
 from crib.backends.failures import trying
 from crib.backends.pods.signals import Signals
@@ -26,24 +25,19 @@ from crib.backends.shim.fifos import fifo_directory, stdio
 from crib.backends.shim.nouns import ProcessStatus, Stdio
 from crib.backends.shim.tasks import TaskService
 from crib.backends.streams.command_names import new_name
-from crib.backends.streams.exec_sessions import ExecSession, undo_opening
-from crib.host.threads import OURS, Job
+from crib.backends.streams.exec_sessions import ExecSession
+from crib.backends.streams.exec_starts import ExecStarts
 from crib.model.container import ContainerRecord
 from crib.model.errors import Broken, CribError, NotFound, WrongState
 from crib.model.facts import RootfsFacts
 from crib.model.ids import SandboxId
 from crib.model.streams import ExecProcess, TerminalSize
-from crib.ocispec.process import NO_USERS, exec_process, oom_score_adj
 from crib.tasks.keeper import HANDS
 from crib.wire import oci_runtime as oci
 
 _log = logging.getLogger(__name__)
 
 _KILL_TIME = 10.0
-_OPEN_TIME = 0.5
-"""Seconds that a shim has to start a command that nobody waits for any more; else it is killed later."""
-
-
 STARTS = 4
 """Commands of one pod that are started at a time. Shims of containerd 1.6 do no more than one at a time, and
 those that wait for it keep it from noticing what ends: with a hundred it seems to hang."""
@@ -60,8 +54,6 @@ class _Plan:
     stdio: Stdio
     cgroup: str
     """The container's."""
-    users: RootfsFacts
-    score: int | None
 
     @property
     def what(self) -> str:
@@ -120,54 +112,25 @@ class ShimCommands:
         self, environment: HandlerEnvironment, bundles: Bundles, signals: Signals, services: TaskServices
     ) -> None:
         self._env = environment
-        self._bundles = bundles
-        self._signals = signals
+        self._exec_starts = ExecStarts(environment, bundles, signals)
         self._services = services
         self._labels = Labels(environment.paths, environment.host)
         self._starts: WeakValueDictionary[SandboxId, asyncio.Semaphore] = WeakValueDictionary()
 
     async def open(self, record: ContainerRecord, wanted: ExecProcess) -> ExecSession:
-        """See ContainerStreams.exec. Who is cancelled meanwhile leaves nothing that runs."""
-        with trying(f"exec in container {record.id}"):
-            plan = self._plan(record, wanted, await self._users(record, wanted))
-        # A part, as it continues when its caller is cancelled.
-        opening = HANDS.part("start of a command", self._open(plan), record.id)
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            await asyncio.shield(HANDS.part("end of a command", undo_opening(opening, _OPEN_TIME), record.id))
-            raise
+        """See ContainerStreams.exec."""
 
-    async def _users(self, record: ContainerRecord, wanted: ExecProcess) -> RootfsFacts:
-        """From the container's own layers; a volume over them could be on a disk that hangs."""
-        if not wanted.user:
-            return NO_USERS
-        root = self._env.paths.rootfs(record.id)
-        return await OURS.run(Job(f"reading the users of container {record.id}", record.id), read_facts, root)
+        def start(note: BundleNote, users: RootfsFacts) -> Coroutine[Any, Any, ExecSession]:
+            name = new_name()
+            own = stdio(self._env.paths, record.id, name, stdin=True, terminal=wanted.tty)
+            return self._open(_Plan(record, wanted, name, own, note.cgroup), users)
 
-    def _plan(self, record: ContainerRecord, wanted: ExecProcess, users: RootfsFacts) -> _Plan:
-        what = f"exec in container {record.id}"
-        note = self._bundles.read_note(record.id)
-        if note is None:
-            raise WrongState(f"{what}: it has no bundle")
-        if self._signals.is_frozen(note.cgroup):
-            # A process that joins a frozen group stops there, and the call with it.
-            raise WrongState(f"{what}: the container is paused")
-        name = new_name()
-        return _Plan(
-            record=record,
-            wanted=wanted,
-            name=name,
-            stdio=stdio(self._env.paths, record.id, name, stdin=True, terminal=wanted.tty),
-            cgroup=note.cgroup,
-            users=users,
-            # An update may have changed it since the container was made.
-            score=oom_score_adj(record.resources.oom_score_adj, self._env.host),
-        )
+        return await self._exec_starts.run(record, wanted, start)
 
-    async def _open(self, plan: _Plan) -> ExecSession:
+    async def _open(self, plan: _Plan, users: RootfsFacts) -> ExecSession:
         service = await self._services.of(plan.record.id)
-        process = self._process(plan)
+        with trying(plan.what):
+            process = self._exec_starts.process(plan.what, plan.record, plan.wanted, users)
         try:
             running = await self._start(plan, service, process)
         except Broken:
@@ -175,15 +138,6 @@ class ShimCommands:
                 raise
             running = await self._start(plan, service, process)
         return ExecSession(plan.wanted, running.streams, running.followed, running.kill)
-
-    def _process(self, plan: _Plan) -> oci.Process:
-        try:
-            first = self._bundles.read_process(plan.record.id)
-        except (OSError, ValueError) as error:
-            raise Broken(f"{plan.what}: the container's config.json cannot be read: {error}") from error
-        with trying(plan.what):
-            first = msgspec.structs.replace(first, oom_score_adj=plan.score)
-            return exec_process(first, plan.wanted, plan.users)
 
     async def _start(self, plan: _Plan, service: TaskService, process: oci.Process) -> _Running:
         container = plan.record.id
@@ -213,7 +167,7 @@ class ShimCommands:
         )
         with trying(plan.what):
             if pid > 0 and pid in self._env.cgroups.pids(plan.cgroup):
-                _give_score(pid, plan.score)
+                _give_score(pid, self._exec_starts.score(plan.record))
             running.contain(pid)
         await has_reader(streams.stdin.fd, running.followed)
         if not plan.wanted.stdin and not plan.wanted.tty:

@@ -49,8 +49,6 @@ class ShimExits:
         self._streams: set[asyncio.Queue[Exit]] = set()
         self._leaving: set[ContainerId] = set()
         """Those that have ended, and whose shim has not forgotten them yet."""
-        self._untold: list[Exit] = []
-        """Of containers that ended while nobody listened."""
 
     def watch(self, container: ContainerId) -> None:
         """Tell when it ends; from its create on, or from the first look at it after a start."""
@@ -84,9 +82,6 @@ class ShimExits:
     async def stream(self) -> AsyncIterator[Exit]:
         """See ContainerRuntime.exits."""
         news: asyncio.Queue[Exit] = asyncio.Queue()
-        for exit_ in self._untold:
-            news.put_nowait(exit_)
-        self._untold.clear()
         self._streams.add(news)
         try:
             # Reporting an exit twice does no harm, missing one does.
@@ -200,10 +195,9 @@ class ShimExits:
         return exit_
 
     def _tell(self, exit_: Exit) -> None:
+        """Those who listen; who begins to reads the files first."""
         for news in self._streams:
             news.put_nowait(exit_)
-        if not self._streams:
-            self._untold.append(exit_)
 
     def _lock(self, container: ContainerId) -> asyncio.Lock:
         return self._locks.setdefault(container, asyncio.Lock())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Self
 
@@ -10,12 +9,12 @@ from crib.backends.bundle.bundles import Bundles
 from crib.backends.container_bundles import ContainerBundles
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.failures import trying
+from crib.backends.pod_handlers import PodHandler
 from crib.backends.pods.endings import Endings
 from crib.backends.pods.oom import OomKills
 from crib.backends.pods.oom_causes import OomCauses
 from crib.backends.pods.pods import Pods
 from crib.backends.pods.signals import Signals
-from crib.backends.pods.slices import stop_slice
 from crib.backends.pods.usage import UsageReader
 from crib.backends.programs import Programs
 from crib.backends.shim.container_shims import ContainerShims
@@ -31,19 +30,18 @@ from crib.backends.shim.lives import ShimContainers
 from crib.backends.shim.pods import ShimPods
 from crib.backends.shim.shims import Shims
 from crib.backends.shim.statistics import ShimStatistics
-from crib.backends.shim.strays import find_shim_strays, has_left_nothing, remove_parts
+from crib.backends.shim.strays import ShimStrays, find_shim_strays, has_left_nothing, remove_parts
 from crib.backends.shim.streams import ShimLogs, ShimStreams
 from crib.backends.shim.tools import ShimTools
 from crib.host.cgroup_stats import StatsReader
 from crib.host.memory_limits import MemoryLimits
-from crib.host.mounts import unmount_tree
 from crib.host.threads import OURS
-from crib.model.facts import HandlerFacts, Readiness
-from crib.model.settings import Settings
 
 
-class ShimHandler:
+class ShimHandler(PodHandler[ShimEnvironment, ShimStrays]):
     """See Handler."""
+
+    checkpoints = None
 
     @classmethod
     async def open(cls, opening: HandlerOpening) -> Self:
@@ -59,56 +57,35 @@ class ShimHandler:
         return cls(closed_environment(opening, problem), opening.layers)
 
     def __init__(self, environment: ShimEnvironment, layers: SharedLayers) -> None:
-        self._env = environment
-        self._paths = environment.paths
         self.tools = tools = _open_tools(environment, layers)
         self._exits = ShimExits(tools)
-        self._making = ContainerMaking(tools, self._exits)
         self._infra = ShimInfra(tools, self._exits)
-        self._pods = Pods(environment, self._infra)
-        self._programs = Programs(environment.program.path, environment.facts.program)
-        self.pods = ShimPods(tools, self._pods, self._infra)
-        self.containers = ShimContainers(tools, self._exits, self._making)
+        making, pods = ContainerMaking(tools, self._exits), Pods(environment, self._infra)
+        programs = Programs(environment.program.path, environment.facts.program)
+        super().__init__(environment, pods, tools.making, making, programs)
+        self.pods = ShimPods(tools, pods, self._infra)
+        self.containers = ShimContainers(tools, self._exits, making)
         self._earlier = EarlierCommands(environment, tools.bundles, tools.services)
         self.streams = ShimStreams(tools)
         self.logs = ShimLogs(tools)
-        self.statistics = ShimStatistics(tools, self._pods)
-
-    @property
-    def facts(self) -> HandlerFacts:
-        return self._env.facts
-
-    def adapt(self, settings: Settings) -> None:
-        self._env.settings = settings
-        self.tools.making.adapt()
-
-    async def readiness(self) -> Readiness:
-        problem = await self._programs.missing() or self.facts.problem
-        return Readiness(not problem, "HandlerNotReady" if problem else "", problem)
+        self.statistics = ShimStatistics(tools, pods)
 
     async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
-        with trying("looking for what belongs to nobody"):
-            strays = await OURS.run("looking for what belongs to nobody", find_shim_strays, self._env, known)
-        if dry:
-            return strays.words
-        for container in strays.known.containers:
-            await self._making.delete(container)
-        for sandbox in strays.known.sandboxes:
-            await self._pods.remove_unknown(sandbox)
-        with trying("removing what belongs to nobody"):
-            await remove_parts(self._env, strays)
-        words = [*strays.words, *await self._earlier.end(known())]
-        if self.facts.retired and await OURS.run("looking for shims", has_left_nothing, self._env):
+        words = await super().sweep(known, dry=dry)
+        if dry or not self.facts.retired:
+            return words
+        if await OURS.run("looking for shims", has_left_nothing, self._env):
             await OURS.run("forgetting a handler", forget_handler, self._paths, self.facts.name)
         return words
 
-    async def dismantle(self) -> None:
-        with trying("undoing what all containers share"):
-            for tree in (self._paths.containers, self._paths.sandboxes, self._paths.infra_root):
-                await OURS.run(f"unmounting {tree}", unmount_tree, tree)
-            if self._env.names.systemd:
-                await stop_slice(os.path.basename(self._env.names.own))
-            await self._env.cgroups.remove(self._env.names.own)
+    def _find_strays(self, known: Callable[[], Collection[str]]) -> ShimStrays:
+        return find_shim_strays(self._env, known)
+
+    async def _remove_parts(self, strays: ShimStrays) -> None:
+        await remove_parts(self._env, strays)
+
+    async def _end_earlier_commands(self, known: Collection[str]) -> Sequence[str]:
+        return await self._earlier.end(known)
 
     async def close(self) -> None:
         self._exits.close()

@@ -45,6 +45,8 @@ class ShimInfra:
         self._env = tools.environment
         self._exits = exits
         self._watched: dict[SandboxId, asyncio.Task[None]] = {}
+        self._cleared: set[SandboxId] = set()
+        """Pods whose shim has gone: who watched it takes away what it has left of the pod's own container."""
 
     async def start(self, sandbox: SandboxId, inputs: InfraInputs) -> ProcessIdentity:
         what, shims = f"the container of sandbox {sandbox} itself", self._tools.shims
@@ -81,13 +83,16 @@ class ShimInfra:
     async def end(self, sandbox: SandboxId) -> None:
         watching = self._watched.pop(sandbox, None)
         if watching is not None:
-            watching.cancel()
+            if sandbox not in self._cleared:
+                watching.cancel()
+            await asyncio.wait([watching])
         await self._exits.put_away(sandbox)
         shim = await self._tools.shims.find(sandbox)
-        ended = shim is not None and await self._ended(sandbox, shim)
+        ended = sandbox in self._cleared or (shim is not None and await self._ended(sandbox, shim))
         if not ended and await OURS.run(self._job(sandbox), os.path.islink, self._env.paths.infra(sandbox)):
             await self._tools.shims.clear_up(sandbox)
         await self._tools.shims.end(sandbox)
+        self._cleared.discard(sandbox)
 
     def forget(self, sandbox: SandboxId) -> None:
         if self._env.runtime_root:
@@ -114,6 +119,7 @@ class ShimInfra:
                 break
             await shim.client.gone()
         _log.warning("pod sandbox %s: its shim has gone, and what runs for the pod is ended", sandbox)
+        self._cleared.add(sandbox)
         await self._tools.shims.clear_up(sandbox)
 
     async def _ended(self, sandbox: SandboxId, shim: Shim) -> bool:
@@ -122,8 +128,9 @@ class ShimInfra:
             async with asyncio.timeout(END_TIME):
                 if self._env.facts.sandbox_container:
                     service = SandboxService(shim.client, lambda: END_TIME)
-                    with contextlib.suppress(CribError):
+                    with contextlib.suppress(CribError):  # it has none, or the pod was begun with a container
                         await service.stop(sandbox)
+                        return True
                 with contextlib.suppress(NotFound):
                     await shim.tasks.kill(sandbox, signal.SIGKILL, everyone=True)
                 await shim.tasks.wait(sandbox)

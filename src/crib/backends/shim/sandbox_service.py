@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from crib.backends.shim.nouns import Typed
 from crib.backends.shim.task_client import ShimCalls, any_message
-from crib.model.errors import CribError, NotBuilt
+from crib.model.errors import CribError, NotBuilt, Unavailable
 from crib.ocispec.infra import InfraInputs
 from crib.stubs.shim import sandbox_pb2
 from crib.ttrpc.client import TtrpcClient
@@ -22,13 +22,15 @@ class SandboxService:
         self._calls = ShimCalls(client, SERVICE, limit)
 
     async def is_offered(self, sandbox: str) -> bool:
-        """Whether the shim has it. It need not know the sandbox yet."""
+        """Whether the shim has it. It need not know the sandbox yet. Unavailable when it says nothing."""
         try:
             await self._calls.call(
                 "PingSandbox", sandbox_pb2.PingRequest(sandbox_id=sandbox), sandbox_pb2.PingResponse
             )
         except NotBuilt:
             return False
+        except Unavailable:
+            raise
         except CribError:
             return True  # it answers, and does not know the sandbox
         return True

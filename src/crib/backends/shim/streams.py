@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection
 from functools import partial
 
 from crib.backends.failures import trying
@@ -10,14 +10,12 @@ from crib.backends.shim.attach import AttachedClients
 from crib.backends.shim.exec import ShimCommands
 from crib.backends.shim.outputs import Outputs
 from crib.backends.shim.tools import ShimTools
-from crib.backends.streams.dial import dial
+from crib.backends.streams.dial import dial, dial_own_kernel
 from crib.backends.streams.log_rotation import rotate
-from crib.backends.streams.logs import odd_logs, sizes_of_logs
+from crib.backends.streams.logs import ContainerLogFiles
 from crib.ends import ByteStream, Session
-from crib.host.threads import FOREIGN
 from crib.model.container import ContainerRecord
 from crib.model.errors import WrongState
-from crib.model.ids import ContainerId
 from crib.model.sandbox import SandboxRecord
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 
@@ -39,10 +37,12 @@ class ShimStreams:
     async def dial(
         self, record: SandboxRecord, containers: Collection[ContainerRecord], address: PodAddress
     ) -> ByteStream:
+        if self._env.facts.own_kernel and not record.config.host_network:
+            return await dial_own_kernel(self._env.paths, self._env.facts, record, address)
         return await dial(self._env.paths, record, containers, address)
 
 
-class ShimLogs:
+class ShimLogs(ContainerLogFiles):
     """See ContainerLogs."""
 
     def __init__(self, tools: ShimTools) -> None:
@@ -62,15 +62,6 @@ class ShimLogs:
         with trying(f"rotating the log of container {record.id}"):
             outputs = self._outputs(record)
             return await rotate(record, partial(_renew, outputs), size_max, files)
-
-    async def sizes(self, records: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:
-        return await sizes_of_logs(records)
-
-    async def odd(
-        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
-    ) -> Sequence[tuple[str, str]]:
-        with trying("looking at the logs"):
-            return await FOREIGN.run("looking at the logs", odd_logs, tuple(sandboxes), tuple(containers))
 
     def _outputs(self, record: ContainerRecord) -> Outputs:
         outputs = self._io.outputs(record.id)

@@ -16,7 +16,7 @@ from crib.model.errors import AlreadyExists, Broken, CribError, NotBuilt, NotFou
 from crib.stubs.shim import task_pb2, task_types_pb2
 from crib.ttrpc.client import TtrpcClient
 from crib.ttrpc.errors import CallFailed, CallTimedOut, PeerLost
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 
 Answer = TypeVar("Answer", bound=Message)
 

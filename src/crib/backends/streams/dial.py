@@ -1,11 +1,14 @@
-"""Connections into a pod: to its loopback from inside its network namespace, to sockets in its containers."""
+"""Connections into a pod: to its loopback from inside its network namespace, to sockets in its containers.
+
+The kernel of a pod that has its own is reached from outside, at the pod's addresses.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from crib.backends.known_processes import is_alive
 from crib.ends import ByteStream
@@ -13,6 +16,7 @@ from crib.host.dialing import LOOPBACKS, UdpFlow, connect_tcp, connect_unix
 from crib.host.streams import SocketStream
 from crib.model.container import ContainerRecord
 from crib.model.errors import InvalidRequest, NotFound, Unavailable
+from crib.model.facts import HandlerFacts
 from crib.model.paths import Paths
 from crib.model.sandbox import SandboxRecord
 from crib.model.streams import PodAddress
@@ -38,23 +42,71 @@ async def dial(
                 return SocketStream(await connect_unix(root, address.path))
             if address.kind == "udp":
                 return FramedDatagrams(await UdpFlow.open(netns, address.port))
-            return SocketStream(await _first_that_answers(netns, address.port, what))
+            places = [(netns, family, host) for family, host in LOOPBACKS]
+            return SocketStream(await _first_that_answers(what, places, address.port))
     except TimeoutError:
         raise Unavailable(f"{what}: no answer within {CONNECT_TIME:g} s") from None
     except OSError as error:
         raise Unavailable(f"{what}: {_words(error)}") from error
 
 
-async def _first_that_answers(netns: str, port: int, what: str) -> socket.socket:
+async def dial_own_kernel(
+    paths: Paths, handler: HandlerFacts, record: SandboxRecord, address: PodAddress
+) -> ByteStream:
+    """To a pod whose kernel lets nobody in: from its network namespace, then at its addresses.
+
+    A kernel that uses the host's network listens in the namespace, another one at the pod's address only.
+    """
+    what = f"connecting to {address} of sandbox {record.id}"
+    check_own_kernel_address(what, handler, address)
+    inside = [(paths.namespace(record.id, "net"), family, host) for family, host in LOOPBACKS]
+    places = [*inside, *_addresses(record)]
+    try:
+        async with asyncio.timeout(CONNECT_TIME):
+            return SocketStream(await _first_that_answers(what, places, address.port, _no_way(handler)))
+    except TimeoutError:
+        raise Unavailable(f"{what}: no answer within {CONNECT_TIME:g} s") from None
+
+
+async def dial_addresses(handler: HandlerFacts, record: SandboxRecord, port: int) -> ByteStream:
+    """To what listens at the pod's own addresses. The caller bounds the time."""
+    what = f"connecting to {PodAddress('tcp', port)} of sandbox {record.id}"
+    return SocketStream(await _first_that_answers(what, _addresses(record), port, _no_way(handler)))
+
+
+def check_own_kernel_address(what: str, handler: HandlerFacts, address: PodAddress) -> None:
+    """InvalidRequest for what never gets into a pod's own kernel."""
+    if address.kind != "tcp":
+        raise InvalidRequest(
+            f"{what}: handler {handler.name} runs pods on a kernel of their own, which is reached by TCP only"
+        )
+    if address.port not in _PORTS:
+        raise InvalidRequest(f"{address.port} is not a port", field="port")
+
+
+def _addresses(record: SandboxRecord) -> list[tuple[str, int, str]]:
+    known = record.network.addresses if record.network is not None else ()
+    return [("", socket.AF_INET6 if ":" in one else socket.AF_INET, one) for one in known]
+
+
+def _no_way(handler: HandlerFacts) -> str:
+    return f"{os.path.basename(handler.program)} {handler.version} cannot connect to the pod's loopback"
+
+
+async def _first_that_answers(
+    what: str, places: Sequence[tuple[str, int, str]], port: int, hint: str = ""
+) -> socket.socket:
+    """By network namespace (empty: ours), family and address."""
     tried: list[str] = []
-    for family, host in LOOPBACKS:
+    for netns, family, host in places:
         try:
             return await connect_tcp(netns, family, host, port)
         except TimeoutError:
             raise
         except OSError as error:
             tried.append(f"{host}: {_words(error)}")
-    raise Unavailable(f"{what}: {'; '.join(tried)}")
+    said = "; ".join(tried) or "it has no address"
+    raise Unavailable(f"{what}: {said} ({hint})" if hint else f"{what}: {said}")
 
 
 def _words(error: OSError) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import TypeVar
 
+from crib.backends.failures import trying
 from crib.host.threads import FOREIGN, Job, Overdue
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.ids import ContainerId
@@ -191,17 +192,27 @@ async def _logged(what: str, work: Coroutine[object, object, object]) -> None:
         _log.warning("%s, which came too late: %s", what, error)
 
 
-async def sizes_of_logs(records: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:
-    """See ContainerLogs. The records are of one pod."""
-    logs = {row.id: row.log_path for row in records if row.log_path}
-    if not logs:
-        return {}
-    job = log_job("measuring", next(iter(logs.values())), records[0].sandbox_id)
-    try:
-        return await FOREIGN.run(job, _sizes, logs)
-    except OSError as error:
-        _log.warning("the sizes of the logs of pod %s are not known: %s", records[0].sandbox_id, error)
-        return {}
+class ContainerLogFiles:
+    """See ContainerLogs: what needs nothing but the files, whoever writes them."""
+
+    async def sizes(self, records: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:
+        """See ContainerLogs. The records are of one pod."""
+        logs = {row.id: row.log_path for row in records if row.log_path}
+        if not logs:
+            return {}
+        job = log_job("measuring", next(iter(logs.values())), records[0].sandbox_id)
+        try:
+            return await FOREIGN.run(job, _sizes, logs)
+        except OSError as error:
+            _log.warning("the sizes of the logs of pod %s are not known: %s", records[0].sandbox_id, error)
+            return {}
+
+    async def odd(
+        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
+    ) -> Sequence[tuple[str, str]]:
+        """See ContainerLogs."""
+        with trying("looking at the logs"):
+            return await FOREIGN.run("looking at the logs", odd_logs, tuple(sandboxes), tuple(containers))
 
 
 def _sizes(logs: Mapping[ContainerId, str]) -> dict[ContainerId, int]:

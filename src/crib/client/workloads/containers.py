@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError
-from crib.client.workloads import files
+from crib.client.workloads.sub_paths import bind_sub_paths
 from crib.manifest.late import filled, waits_for_address
 from crib.stubs.runtime.v1.api_pb2 import ContainerConfig
 
@@ -24,7 +24,7 @@ async def start_container(connection: Connection, pod: Pod, plan: ContainerPlan,
     """Make the container and start it; its id. ClientError, which names the container."""
     if waits_for_address(plan):
         plan = filled(plan, await client_pods.addresses(connection, pod.id))
-    await asyncio.to_thread(files.bind_sub_paths, plan)
+    await asyncio.to_thread(bind_sub_paths, plan)
     try:
         container_id = await client_pods.create_container(connection, pod, config_of(plan, attempt))
         await client_pods.start_container(connection, container_id)

@@ -13,9 +13,11 @@ from google.protobuf.json_format import MessageToDict
 
 from crib.client import attempts, images, lookup
 from crib.client import pods as client_pods
+from crib.client.workloads import pod_volumes
 from crib.client.workloads.containers import RESTART_COUNT
 from crib.client.workloads.generated import read_files
-from crib.manifest.late import filled
+from crib.manifest import late
+from crib.manifest.jobs import JOB_UID
 from crib.stubs.runtime.v1.api_pb2 import CONTAINER_EXITED, CONTAINER_RUNNING, SANDBOX_READY
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ _OWN = (
     "logPath",
     "logDirectory",
     f"annotations[{RESTART_COUNT}]",
+    f"labels[{JOB_UID}]",
     "image.image",
     "image.annotations",
     "image.runtimeHandler",
@@ -62,6 +65,8 @@ async def differences(connection: Connection, plan: PodPlan, dirs: Dirs) -> list
         return [Difference(plan.label, "", "state", "running", None)]
     if pod.state != SANDBOX_READY:
         return [Difference(plan.label, "", "state", "running", "stopped")]
+    attached = await pod_volumes.as_attached(connection, plan, pod.metadata.uid, dirs)
+    plan = late.placed(attached, late.shown_paths(attached))  # shown are those that it does not have
     config = await attempts.sandbox_config(connection, pod.id)
     found = _compared(plan.label, "", fields(plan.sandbox), _as_if(config, pod.metadata.uid, plan.uid))
     found += _files(plan, pod.metadata.uid, dirs)
@@ -72,7 +77,7 @@ async def differences(connection: Connection, plan: PodPlan, dirs: Dirs) -> list
         if known is None:
             found.append(Difference(plan.label, container.name, "state", "running", None))
             continue
-        found += await _of_container(connection, plan, filled(container, addresses), known)
+        found += await _of_container(connection, plan, late.filled(container, addresses), known)
     found += [Difference(plan.label, name, "state", None, lookup.state_of(one)) for name, one in here.items()]
     return found
 

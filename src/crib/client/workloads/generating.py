@@ -1,4 +1,4 @@
-"""A manifest of a pod that runs: its Pod, and the ConfigMaps that its volumes were made of."""
+"""A manifest of a pod that runs: its Pod, its claims, and the ConfigMaps that its volumes were made of."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from crib.client import attempts, images, lookup
-from crib.client.workloads.files import PART, mounts_below
+from crib.client.workloads import pod_volumes
+from crib.client.workloads.claim_documents import claim_document, volume_source
 from crib.client.workloads.generated import DATA_LINK, read_files
+from crib.client.workloads.mounting import mounts_below
+from crib.client.workloads.sub_paths import PART
 from crib.manifest.rendering import MountSource, RunningParts, pod_document
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from crib.client.connection import Connection
     from crib.manifest.plan import Site
-    from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, PodSandbox
+    from crib.stubs.node.v1.node_pb2 import Volume, VolumeUse
+    from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, PodSandbox, PodSandboxMetadata
 
 _ALIASES = "# Entries added by HostAliases."
 
@@ -33,7 +37,8 @@ async def manifest_of(
     configs = [await attempts.container_config(connection, one.id) for one in here]
     for config in configs:
         await _without_images_user(connection, config)
-    sources = _Sources(site, sandbox.metadata.uid, sandbox.metadata.name)
+    attached = await pod_volumes.attached(connection, site.dirs, sandbox.metadata.uid)
+    sources = _Sources(site, sandbox.metadata, attached)
     parts = RunningParts(
         sandbox=sandbox,
         containers=configs,
@@ -61,37 +66,40 @@ async def _without_images_user(connection: Connection, config: ContainerConfig) 
 
 
 def _host_paths(configs: Iterable[ContainerConfig]) -> list[str]:
-    return [mount.host_path for config in configs for mount in config.mounts if mount.host_path]
+    found = [mount.host_path for config in configs for mount in config.mounts if mount.host_path]
+    return found + [device.host_path for config in configs for device in config.devices]
 
 
 class _Sources:
     """What host paths are that crib made for a pod."""
 
-    def __init__(self, site: Site, uid: str, name: str) -> None:
+    def __init__(
+        self, site: Site, pod: PodSandboxMetadata, attached: Mapping[str, tuple[Volume, VolumeUse]]
+    ) -> None:
         self._dirs = site.dirs
-        self._uid = uid
-        self._name = name
+        self._uid = uid = pod.uid
+        self._name = pod.name
+        self._attached = attached
+        self._claims: dict[str, Volume] = {}
         self._mounted = mounts_below(site.dirs.pod(uid)) if uid else []
         self._made: dict[str, tuple[bool, dict[str, bytes]]] = {}
         self.hosts_path = site.dirs.hosts(uid)
 
     def is_known(self, path: str) -> bool:
-        """Whether it is among the pod's files, or a named volume."""
-        return (
-            path.startswith((f"{self._dirs.pod(self._uid)}/", f"{self._dirs.volumes}/"))
-            and path != self.hosts_path
-        )
+        """Whether it is among the pod's files, or a volume of the runtime."""
+        is_of_pod = path.startswith(f"{self._dirs.pod(self._uid)}/")
+        return path in self._attached or (is_of_pod and path != self.hosts_path)
 
     def find(self, path: str) -> MountSource:
         """The volume, or the part of one, that is mounted from there."""
         inside = ""
         if os.path.islink(f"{path}.source"):
             path, _, inside = os.readlink(f"{path}.source").partition(PART)
-        if path.startswith(f"{self._dirs.volumes}/"):
-            claim = os.path.basename(os.path.dirname(path))
-            return MountSource(
-                claim.replace(".", "-")[:63], {"persistentVolumeClaim": {"claimName": claim}}, inside
-            )
+        if path in self._attached:
+            volume, use = self._attached[path]
+            if not volume.spec.owner:
+                self._claims[volume.name] = volume
+            return MountSource(use.volume, volume_source(volume, use), inside)
         if not path.startswith(f"{self._dirs.pod(self._uid)}/"):
             return MountSource(f"host-{abs(hash(path)) % 10**6}", {"hostPath": {"path": path}}, inside)
         return MountSource(os.path.basename(path), self._definition(path), inside)
@@ -111,8 +119,8 @@ class _Sources:
         return {"emptyDir": {"medium": "Memory", "sizeLimit": str(status.f_blocks * status.f_frsize)}}
 
     def documents(self, *, secrets: bool) -> list[dict[str, Any]]:
-        """Of the volumes that were found: ConfigMaps, and Secrets if they are wanted."""
-        found = []
+        """Of the volumes that were found: claims, ConfigMaps, and Secrets if they are wanted."""
+        found = [claim_document(volume) for volume in self._claims.values()]
         for name, (in_memory, files) in self._made.items():
             if in_memory and not secrets:
                 continue

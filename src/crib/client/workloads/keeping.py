@@ -40,6 +40,14 @@ async def kept_pod(connection: Connection, uid: str) -> KeptPod | None:
     return next((pod for pod in await all_kept(connection) if pod.uid == uid), None)
 
 
+async def named(connection: Connection, name: str) -> KeptPod | None:
+    """The kept pod or Job called NAME (in namespace default) or NAMESPACE/NAME."""
+    for pod in await all_kept(connection):
+        if name in (f"{pod.namespace}/{pod.name}", pod.name if pod.namespace == "default" else ""):
+            return pod
+    return None
+
+
 async def keep(connection: Connection, plan: PodPlan, dirs: Dirs) -> Pod:
     """Hand the pod over to the daemon, and wait until it runs. PodFailure when it does not, or not yet."""
     request = KeepPodRequest(

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crib.client import lookup
+from crib.client import kept, lookup
 from crib.client import pods as client_pods
-from crib.client.workloads import files, keeping
+from crib.client.errors import ClientError
+from crib.client.workloads import files, keeping, pod_volumes
 from crib.client.workloads.ending import PodEnd
+from crib.client.workloads.jobs import job_of
 from crib.client.workloads.site import read_site
 from crib.manifest.behaviour import DEFAULT_GRACE
 from crib.manifest.container import GRACE
 from crib.manifest.faults import ManifestError
 from crib.manifest.load import read_plans
+from crib.manifest.plan import Dirs
 from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crib.client.connection import Connection
-    from crib.manifest.plan import Dirs, PodPlan
+    from crib.manifest.plan import PodPlan
     from crib.stubs.runtime.v1.api_pb2 import PodSandbox
 
 MAX_GRACE = 24 * 3600
@@ -70,4 +73,28 @@ async def remove_pod(connection: Connection, pod: PodSandbox, dirs: Dirs) -> Non
     if pod.state == SANDBOX_READY:
         await client_pods.stop(connection, pod.id, grace=0)
     await client_pods.remove(connection, pod.id)
-    files.remove(dirs, pod.metadata.uid)
+    await pod_volumes.detach(connection, dirs, pod.metadata.uid)
+
+
+async def take_down(
+    connection: Connection, label: str, dirs: Dirs, grace: int | None, told: Callable[[str], None]
+) -> bool:
+    """Stop and remove the pod or Job of this name with its files, kept up or not; False if there is none."""
+    there = False
+    for pod in await keeping.all_kept(connection):
+        if f"{pod.namespace}/{pod.name}" == label:
+            there = True
+            try:
+                await keeping.stop(connection, pod.uid, grace)
+            except ClientError as error:
+                told(f"crib: {error}")  # without its keeper: what runs of it is stopped below
+            await kept.forget(connection, pod)
+            if not pod.pod_sandbox_id:
+                # a Job's record, or a pod that never had a sandbox
+                await pod_volumes.detach(connection, Dirs(pod.pods_dir), pod.uid)
+    for sandbox in await lookup.pods(connection):
+        if label in (f"{sandbox.metadata.namespace}/{sandbox.metadata.name}", job_of(sandbox)):
+            there = True
+            await stop_pod(connection, sandbox, dirs, grace, told)
+            await remove_pod(connection, sandbox, dirs)
+    return there

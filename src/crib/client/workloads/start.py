@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from crib.client import events, logs
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError, PodFailure
-from crib.client.workloads import files
+from crib.client.workloads import files, pod_volumes
 from crib.client.workloads.beginning import begin
 from crib.client.workloads.containers import start_container
 from crib.client.workloads.probers import ProbeTarget, address_of
@@ -55,9 +55,9 @@ class PodStart:
 
     async def start(self) -> Pod:
         """Do everything; returns the pod when its containers have been started. ClientError, OSError."""
-        plan = self._plan
-        files.make(plan, self._dirs)
+        files.make(self._plan, self._dirs)
         try:
+            plan = await pod_volumes.attach(self._connection, self._plan, self._dirs, self._listener.note)
             self._pod = await client_pods.run_sandbox(self._connection, plan.sandbox, plan.handler)
             await self._write_hosts()
             for container in plan.init_containers:
@@ -123,8 +123,8 @@ class PodStart:
             self._listener.note(f"crib: could not remove the remains of pod {self._plan.label}: {failure}")
             return
         try:
-            files.remove(self._dirs, self._plan.uid)
-        except OSError as error:
+            await pod_volumes.detach(self._connection, self._dirs, self._plan.uid)
+        except (ClientError, OSError) as error:
             self._listener.note(f"crib: could not remove {self._plan.directory}: {error}")
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 
 from crib.engine.admission import AdmittedJoins
+from crib.engine.containers.restored import FindRestored
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
 from crib.engine.hooks import container_view
@@ -43,6 +44,7 @@ from crib.model.lifecycle import ContainerVerb, SandboxVerb, is_listed, move_con
 from crib.model.plugin_limits import changed
 from crib.model.sandbox import NamespaceMode, SandboxRecord
 from crib.model.signals import stop_signal
+from crib.ports.checkpoints import CheckpointSource
 from crib.ports.containers import CreateRequest
 from crib.tasks.keeper import current_work
 
@@ -56,14 +58,19 @@ class CreateContainer:
         self._core = core
         self._catalogue = catalogue
         self._policy = policy
+        self._restored = FindRestored(core, catalogue, policy)
         self._joins: AdmittedJoins[ContainerId] = AdmittedJoins(
             core.keeper, "create container", core.admission
         )
         self._unclaimed: set[ContainerId] = set()
         """Made after their callers had gone: nobody knows their ids."""
 
-    async def __call__(self, sandbox_text: str, config: ContainerConfig) -> ContainerId:
+    async def __call__(
+        self, sandbox_text: str, config: ContainerConfig, source: CheckpointSource | None = None
+    ) -> ContainerId:
         """Create a container; who asks for the same one joins the work that is under way, or gets its id.
+
+        `source`: the checkpoint that it is made from, if that is not what the image of the request names.
 
         AlreadyExists when something else is asked for under the same name and attempt (`engine.identity`).
         """
@@ -80,7 +87,7 @@ class CreateContainer:
         self._give_up_earlier(sandbox.id, config)
         claim = core.claim(sandbox, config.name)
         return await self._joins.admitted(
-            key, config, claim, lambda: self._create(sandbox.id, config), sandbox.id
+            key, config, claim, lambda: self._create(sandbox.id, config, source), sandbox.id
         )
 
     def _give_up_earlier(self, sandbox_id: SandboxId, config: ContainerConfig) -> None:
@@ -101,18 +108,24 @@ class CreateContainer:
             if row.id in self._unclaimed and row.state is ContainerState.CREATED:
                 core.keeper.start(f"remove unclaimed container {row.id}", teardown_container(core, row))
 
-    async def _create(self, sandbox_id: SandboxId, config: ContainerConfig) -> ContainerId:
+    async def _create(
+        self, sandbox_id: SandboxId, config: ContainerConfig, source: CheckpointSource | None
+    ) -> ContainerId:
         core = self._core
         core.refuse_if_faulty()
         if (known := core.containers.named((sandbox_id, config.name, config.attempt))) is not None:
             await teardown_container(core, known)  # of an earlier try whose own teardown failed
         await notice_loss(core, sandbox_id)  # its watch may be about to report the same
-        image = await self._accepted(config)
+        restored = await self._restored(core.sandbox(sandbox_id), config, source)
+        plain = config if restored is None else restored.plain(config)
+        image = await self._accepted(plain)
         sandbox = core.sandbox(sandbox_id)
         move_sandbox(sandbox, SandboxVerb.CREATE_CONTAINER)
         self._refuse_crowd(sandbox_id)
         self._check_target(sandbox_id, config)
-        record = self.draft(sandbox, config, image)
+        record = self.draft(sandbox, plain, image)
+        if restored is not None:
+            record = replace(record, config=config, restored_from=restored.origin)
         for used in record.held_images:
             self._catalogue.use(used)
         core.containers.put(record)
@@ -125,7 +138,11 @@ class CreateContainer:
                 async with core.locks.of(record.id):
                     core.refuse_if_faulty()
                     async with core.plugins.creation(record, sandbox) as creation:
-                        request = CreateRequest(record, sandbox, image.config, adjust=creation.adjust)
+                        request = CreateRequest(
+                            *(record, sandbox, image.config),
+                            restore=restored.source if restored is not None else None,
+                            adjust=creation.adjust,
+                        )
                         made = _edited(await self._make(request, stage), creation.edits)
                         state = move_container(made, ContainerVerb.CREATE)
                         record = core.containers.put(replace(made, state=state))

@@ -53,13 +53,15 @@ class StartContainer:
                     view = partial(container_view, record, sandbox)
                     async with core.hooks.around("start_container", view, stage):
                         await core.plugins.starts(record, sandbox)
-                        await containers.start(record)
+                        begun = await containers.start(record)
             except CribError as error:
                 with suppress(CribError):  # what half started must not run on while it is shown as ended
                     await containers.signal(record, signal.SIGKILL, everyone=True)
                 self._failed(record, sandbox, error)
                 raise
             state = move_container(record, ContainerVerb.START)
+            if begun is not None:
+                record = replace(record, process=begun.process, monitor=begun.monitor)
             record = core.containers.put(replace(record, state=state, started_at=core.clock()))
             await core.plugins.started(record, sandbox)
         core.tell(EventType.STARTED, container, record.sandbox_id)

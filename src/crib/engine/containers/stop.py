@@ -90,8 +90,13 @@ async def kill_container(core: Core, container: ContainerId) -> None:
         if record is None or not record.is_made or record.finished_at:
             return  # an exit is reported once: after a failed removal the state is UNKNOWN, but it has ended
         core.ends.killed(record)
+        waits = record.awaits_restore
         exited = core.exited(container)
     containers = _containers(core, record)
+    if waits:  # there is no process yet, whose end somebody would report
+        await record_exit(core, Exit(container, 128 + signal.SIGKILL, core.clock()))
+        await containers.signal(record, signal.SIGKILL, everyone=True)  # of a start that came in between
+        return
     with core.timeline.of(record.sandbox_id)("SIGKILL", record.config.name):
         await containers.signal(record, signal.SIGKILL, everyone=True)
         if await _happens(exited, KILL_BOUND):

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
 
 from crib.engine.abandon import clean_later
+from crib.engine.containers.checkpoint import begin_undoing
 from crib.engine.containers.exits import record_exit, watch_exits
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
@@ -57,6 +58,7 @@ Doubt = Callable[[str], None]
 
 async def recover(core: Core) -> asyncio.Task[None]:
     """Returns when the gate may open; the task is what goes on behind it."""
+    begin_undoing(core)
     recovery = _Recovery(core)
     states = core.keeper.serve("recovery", recovery.states())
     await asyncio.wait([states], timeout=GATE_BOUND)

@@ -10,7 +10,14 @@ from crib.engine.retries import CLEAN_UP
 from crib.engine.volumes.access import users
 from crib.engine.volumes.shelf import VolumeShelf
 from crib.engine.volumes.specs import difference, filled, refuse_what_cannot_be, warnings_about
-from crib.model.errors import AlreadyExists, CribError, Exhausted, InvalidRequest, WrongState
+from crib.model.errors import (
+    AlreadyExists,
+    CribError,
+    Exhausted,
+    InvalidRequest,
+    NotFound,
+    WrongState,
+)
 from crib.model.events import EventKind
 from crib.model.image import ImageRecord
 from crib.model.volume_lifecycle import VolumeVerb, move_volume
@@ -69,25 +76,36 @@ class Making:
 
     async def create_locked(self, order: VolumeOrder) -> Created:
         """The same, for who holds the lock."""
-        shelf = self._shelf
-        spec = filled(order.spec, order.reclaim, shelf.core.settings.volumes)
-        facts = await shelf.facts(spec)
-        if spec.snapshot:
-            spec = replace(spec, snapshot=shelf.snapshot(spec.snapshot).id)
-        warnings = tuple(warnings_about(spec, facts))
+        shelf, settings = self._shelf, self._shelf.core.settings.volumes
         there = shelf.current(order.name)
         if there is not None and there.state is VolumeState.READY:
-            if problem := difference(there, spec):
+            asked = replace(order.spec, snapshot=self._snapshot_id(order.spec.snapshot, there))
+            if problem := difference(there, asked, settings):
                 raise AlreadyExists(f"volume {order.name} is there already: {problem}")
+            warnings = tuple(warnings_about(there.spec, await shelf.facts(there.spec)))
             return Created(there, warnings, is_new=False)
         shelf.core.refuse_if_faulty()
+        spec = filled(order.spec, order.reclaim, settings)
+        spec = replace(spec, snapshot=self._snapshot_id(spec.snapshot))
+        facts = await shelf.facts(spec)
         refuse_what_cannot_be(spec, facts)
         await shelf.kind(spec).check_spec(spec)
         if there is not None:  # what an earlier try has left
             await self.teardown(there)
         if len(shelf.volumes) >= MAX_VOLUMES:
             raise Exhausted(f"there are {MAX_VOLUMES} volumes on this node, which is the limit")
-        return Created(await self._make(order.name, spec), warnings)
+        return Created(await self._make(order.name, spec), tuple(warnings_about(spec, facts)))
+
+    def _snapshot_id(self, text: str, made: VolumeRecord | None = None) -> str:
+        """Of the snapshot that is named so; NotFound, unless that was removed after one was made of it."""
+        if not text:
+            return ""
+        try:
+            return self._shelf.snapshot(text).id
+        except NotFound:
+            if made is None:
+                raise
+            return made.spec.snapshot
 
     async def _make(self, name: VolumeName, spec: VolumeSpec) -> VolumeRecord:
         shelf = self._shelf

@@ -12,11 +12,11 @@ from crib.ports.volumes import KindFacts
 
 
 def filled(spec: VolumeSpec, reclaim: Reclaim | None, settings: VolumeSettings) -> VolumeSpec:
-    """What was asked for, laid over its class. Where a kind is named, there is a class only if one is named.
+    """What was asked for, laid over its class.
 
     InvalidRequest for a class that is not configured, or says something else.
     """
-    name = spec.storage_class or ("" if spec.kind else settings.default_class)
+    name = _class_of(spec, settings)
     if not name:
         if not spec.kind:
             raise InvalidRequest("none is named, and volumes.default_class is empty", field="storage_class")
@@ -95,15 +95,39 @@ _FIXED = (
 """What makes two volumes of a name different ones. Labels, secrets and what becomes of it do not."""
 
 
-def difference(record: VolumeRecord, spec: VolumeSpec) -> str:
-    """How the volume that is there differs from what is asked for; empty: it will do."""
+def difference(record: VolumeRecord, asked: VolumeSpec, settings: VolumeSettings) -> str:
+    """How the volume that is there differs from what is asked for; empty: it will do.
+
+    What its class gave it holds, whatever the class says by now.
+    """
+    has = record.spec
+    is_same_class = bool(has.storage_class) and has.storage_class == _class_of(asked, settings)
+    wanted = _laid_over(has, asked) if is_same_class else filled(asked, None, settings)
     for field in _FIXED:
-        has, asked = getattr(record.spec, field), getattr(spec, field)
-        if has != asked:
-            return f"its {field} is {_shown(has)}, not {_shown(asked)}"
-    if 0 < record.capacity < spec.capacity:
-        return f"it has {record.capacity} bytes, not {spec.capacity}: resize it"
+        was, now = getattr(has, field), getattr(wanted, field)
+        if was != now:
+            return f"its {field} is {_shown(was)}, not {_shown(now)}"
+    if 0 < record.capacity < asked.capacity:
+        return f"it has {record.capacity} bytes, not {asked.capacity}: resize it"
     return ""
+
+
+def _laid_over(has: VolumeSpec, asked: VolumeSpec) -> VolumeSpec:
+    """What is asked for, with what is there in place of what was not said."""
+    return replace(
+        asked,
+        kind=asked.kind or has.kind,
+        storage_class=has.storage_class,
+        driver=asked.driver or has.driver,
+        parameters={**has.parameters, **asked.parameters},
+        fs_type=asked.fs_type or has.fs_type,
+        mount_options=asked.mount_options or has.mount_options,
+    )
+
+
+def _class_of(spec: VolumeSpec, settings: VolumeSettings) -> str:
+    """Where a kind is named, there is a class only if one is named."""
+    return spec.storage_class or ("" if spec.kind else settings.default_class)
 
 
 def _shown(value: object) -> str:

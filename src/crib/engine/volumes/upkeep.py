@@ -56,7 +56,7 @@ class VolumeUpkeep:
         rows = [self._shelf.volume(text) for text in texts] or list(self._shelf.volumes)
         gone = await self._gone(rows)
         for row in rows:
-            async for found in self._check(row.name, gone, repair=repair):
+            for found in await self._check(row.name, gone, repair=repair):
                 yield found
         if texts:
             return
@@ -70,29 +70,23 @@ class VolumeUpkeep:
         files = {use.pod.files for row in rows for use in row.uses if use.pod.files}
         return await self._shelf.core.ports.volumes.ground.gone(files) if files else ()
 
-    async def _check(
-        self, name: VolumeName, gone: Collection[str], *, repair: bool
-    ) -> AsyncIterator[Finding]:
+    async def _check(self, name: VolumeName, gone: Collection[str], *, repair: bool) -> list[Finding]:
+        """All of one volume, before anything is told: who asks may be slow, and the lock is held."""
         lock = self._shelf.lock(name)
         if lock.locked():
-            yield Finding(
-                AREA, str(name), "is not checked: a verb is working on it (crib work)", is_note=True
-            )
-            return
+            text = "is not checked: a verb is working on it (crib work)"
+            return [Finding(AREA, str(name), text, is_note=True)]
         async with lock:
             record = self._shelf.current(name)
             if record is None:
-                return
+                return []
             if record.state is not VolumeState.READY:
                 text = record.problem or f"was interrupted in state {record.state}"
                 found = Finding(AREA, str(name), text, "its remains are removed")
-                yield await self._mend(found, self._making.teardown(record)) if repair else found
-                return
-            async for found in self._check_uses(record, gone, repair=repair):
-                yield found
-            record = self._shelf.current(name) or record
-            async for found in self._check_kind(record, repair=repair):
-                yield found
+                return [await self._mend(found, self._making.teardown(record)) if repair else found]
+            uses = [one async for one in self._check_uses(record, gone, repair=repair)]
+            now = self._shelf.current(name) or record
+            return uses + [one async for one in self._check_kind(now, repair=repair)]
 
     async def _check_uses(
         self, record: VolumeRecord, gone: Collection[str], *, repair: bool

@@ -17,7 +17,7 @@ from crib.backends.nri.plugins import NriPlugins
 from crib.model.nri_settings import NriSettings
 from crib.model.plugin_status import PluginState, PluginStatus
 from crib.model.plugins import PodMoment
-from tests.plugin_lab import INSTALLED, ROOT, Begin, LabHost, no_stage, shown_pod, until
+from tests.plugin_lab import BOUND, INSTALLED, ROOT, Begin, LabHost, no_stage, shown_pod, until
 
 PLUGIN = INSTALLED.format(python=sys.executable)
 
@@ -178,6 +178,50 @@ async def test_one_that_stays_without_its_connection_is_killed_with_all_that_it_
     mine = [int(word) for word in pids.read_text().split()]
     await until(lambda: not any(map(is_there, mine)))
     assert "it closed its connection" in host.notes["NRI plugin 10-deaf"]
+
+
+@pytest.mark.parametrize("end", ["kill -TERM $$", "exit 3", "exit 0"])
+async def test_what_one_has_started_does_not_outlive_it(
+    directory: Path, begin: Begin, tmp_path: Path, end: str
+) -> None:
+    pids = tmp_path / "pids"
+    install(
+        directory,
+        "10-parent",
+        f"""\
+        #!/bin/sh
+        (trap '' TERM; exec sleep 1000 3<&-) &
+        echo $! > {pids}.new
+        mv {pids}.new {pids}
+        {end}
+        """,
+    )
+    await begin()
+    left = int(pids.read_text())
+    await until(lambda: not is_there(left))
+
+
+async def test_it_is_asked_to_end_together_with_what_it_has_started(
+    directory: Path, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installed, "END_SECONDS", BOUND)
+    told, plugin = tmp_path / "told", install(tmp_path, "plugin", PLUGIN)
+    install(
+        directory,
+        "10-wrapped",
+        f"""\
+        #!/bin/sh
+        trap : TERM
+        sh -c 'trap "echo asked > {told}; exit 0" TERM; echo up > {told}; while :; do sleep 0.01; done' &
+        until [ -s {told} ]; do sleep 0.01; done
+        {plugin} &
+        wait; wait; wait
+        """,
+    )
+    plugins = await begin()
+    await status(plugins, "10-wrapped", PluginState.READY)
+    await plugins.close()
+    assert told.read_text() == "asked\n"
 
 
 @pytest.mark.parametrize(

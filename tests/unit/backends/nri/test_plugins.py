@@ -19,7 +19,7 @@ from crib.model.resource_change import ResourceChange
 from crib.ports.plugins import PluginRefused
 from crib.stubs.nri.v1alpha1 import api_pb2 as pb
 from crib.ttrpc.errors import CallFailed
-from crib.wire.ttrpc import Code
+from crib.wire.rpc_codes import Code
 from tests.plugin_lab import (
     BOUND,
     Begin,

@@ -129,6 +129,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "adjust.linux.resources.devices[0].type: 'z' is not a, b or c",
     ),
     (
+        {"linux": {"seccomp_policy": {"default_action": "SCMP_ACT_NOTIFY"}}},
+        "adjust.linux.seccomp_policy.listener_path: SCMP_ACT_NOTIFY asks an agent, and listenerPath is ''",
+    ),
+    (
         {"linux": {"seccomp_policy": {}}},
         "adjust.linux.seccomp_policy.default_action: '' is not a name that begins with SCMP_ACT_",
     ),

@@ -39,7 +39,7 @@ def dialler(tmp_path: Path, *, forwards: bool) -> InsideDialler:
     program.write_text(FORWARDS)
     program.chmod(0o755)
     environment = SimpleNamespace(
-        facts=SimpleNamespace(name="gvisor", version="1", forwards_ports=forwards),
+        facts=SimpleNamespace(name="gvisor", program=str(program), version="1", forwards_ports=forwards),
         paths=SimpleNamespace(monitor_sockets=str(tmp_path)),
         runtime=RuntimeProgram(str(program), "/r", stand_in="/s.sh"),
     )

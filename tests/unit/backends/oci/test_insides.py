@@ -9,10 +9,11 @@ from typing import cast
 
 import pytest
 
-from crib.backends.oci import insides
+from crib.backends.oci import inside_programs
 from crib.backends.oci.command_lines import RuntimeProgram
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.insides import TOGETHER, Insides, family, parents
+from crib.backends.oci.inside_programs import TOGETHER
+from crib.backends.oci.insides import Insides, family, parents
 from crib.host.processes import Completed
 from crib.model.ids import ContainerId
 
@@ -52,7 +53,7 @@ async def test_a_command_of_many_processes_is_killed_by_a_few_programs_at_a_time
         running -= 1
         return Completed(argv, 0, b"", b"", 0.0)
 
-    monkeypatch.setattr(insides, "run", run)
+    monkeypatch.setattr(inside_programs, "run", run)
     (tmp_path / "pid").write_text("1")
     environment = SimpleNamespace(settings=SimpleNamespace(verb_timeout=1.0))
     inside = Insides(cast("OciEnvironment", environment))

@@ -14,7 +14,7 @@ from crib.client.workloads.ending import LEAST_GRACE, PodEnd
 from crib.client.workloads.launch import Launch
 from crib.client.workloads.removal import stop_pod
 from crib.manifest.load import read_plans
-from crib.manifest.plan import Dirs, PodPlan, Site
+from crib.manifest.plan import Dirs, Plans, PodPlan, Site
 from tests.unit.client.fake_runtime import World, serve
 
 
@@ -63,7 +63,7 @@ async def start(
     connection: Connection, plan: PodPlan, directory: Path, listener: Silent | None = None
 ) -> str:
     launch = Launch(connection, Dirs(f"{directory}/pods"), listener or Silent())
-    await launch.prepare([plan])
+    await launch.prepare(Plans((plan,)))
     return (await launch.start(plan)).id
 
 

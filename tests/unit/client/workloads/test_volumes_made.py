@@ -1,4 +1,4 @@
-"""Volumes as they are made on a real file system: layout, modes, owners, named volumes."""
+"""Volumes as they are made on a real file system: layout, modes, owners."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from crib.client.errors import NotFound, PodFailure, WrongState
+from crib.client.errors import PodFailure
 from crib.client.workloads import files
 from crib.client.workloads.generated import read_files, write_files
-from crib.client.workloads.named_volumes import NamedVolumes
+from crib.client.workloads.mounting import mounts_below
 from crib.client.workloads.ownership import set_group
+from crib.client.workloads.sub_paths import bind_sub_paths
 from crib.manifest.plan import (
-    ClaimPlan,
     ContainerPlan,
     Dirs,
     HostsPlan,
@@ -65,7 +65,7 @@ def test_secret_files_are_on_a_file_system_in_memory_and_belong_to_the_group(tmp
     volume = VolumePlan("s", "files", dirs.volume("u1", "s"), memory=True, files=CONTENT, group=1234)
     files.make(plan(dirs, volume), dirs)
     try:
-        assert volume.path in files.mounts_below(dirs.pod("u1"))
+        assert volume.path in mounts_below(dirs.pod("u1"))
         status = os.stat(f"{volume.path}/key")
         assert (status.st_gid, stat.S_IMODE(status.st_mode)) == (1234, 0o440)
     finally:
@@ -99,11 +99,11 @@ def test_a_part_of_generated_files_is_bound_and_none_is_made(tmp_path: Path) -> 
             part = SubPathPlan(0, volume.path, inside, target, generated=True)
             container = ContainerPlan("a", "i", "Never", cri.ContainerConfig(), sub_paths=(part,))
             if found:
-                files.bind_sub_paths(container)
+                bind_sub_paths(container)
                 assert Path(target).read_bytes() == b"one"
             else:
                 with pytest.raises(PodFailure, match=r"subPath none of .*: No such file"):
-                    files.bind_sub_paths(container)
+                    bind_sub_paths(container)
     finally:
         files.remove(dirs, "u1")
 
@@ -115,7 +115,7 @@ def test_a_part_that_is_made_may_be_written_by_whoever_may_write_the_volume(tmp_
     files.make(plan(dirs, volume), dirs)
     try:
         part = SubPathPlan(0, volume.path, "x/y", dirs.sub_path("u1", "a", 0))
-        files.bind_sub_paths(ContainerPlan("a", "i", "Never", cri.ContainerConfig(), sub_paths=(part,)))
+        bind_sub_paths(ContainerPlan("a", "i", "Never", cri.ContainerConfig(), sub_paths=(part,)))
         status = os.stat(f"{volume.path}/x/y")
         assert (status.st_gid, stat.S_IMODE(status.st_mode)) == (1234, 0o2777)
     finally:
@@ -139,44 +139,6 @@ def test_a_group_is_set_without_following_links_and_once_if_that_is_asked_for(tm
     (inside / "d/f").chmod(0o600)
     set_group(str(inside), 1234, always=False)
     assert stat.S_IMODE((inside / "d/f").stat().st_mode) == 0o600, "the root was right"
-
-
-def test_a_named_volume_outlives_its_pods_and_is_not_removed_while_one_uses_it(tmp_path: Path) -> None:
-    dirs = Dirs(f"{tmp_path}/pods")
-    volumes = NamedVolumes(dirs)
-    claim = ClaimPlan("default", "data", (("app", "db"),), 1 << 30)
-    volume = VolumePlan("d", "claim", f"{dirs.named_volume('default', 'data')}/data", claim=claim)
-    for uid in ("u1", "u2"):
-        files.make(plan(dirs, volume, uid=uid), dirs)
-    Path(volume.path, "kept").write_text("precious")
-    found = volumes.find("data")
-    assert (found.label, found.size, found.labels, found.users) == (
-        "default/data",
-        1 << 30,
-        {"app": "db"},
-        ("u1", "u2"),
-    )
-    with pytest.raises(WrongState, match="volume default/data is used by 2 pods"):
-        volumes.remove("default/data")
-    files.remove(dirs, "u1")
-    with pytest.raises(WrongState, match="is used by the pod with uid u2"):
-        volumes.remove("data")
-    files.remove(dirs, "u2")
-    assert Path(volume.path, "kept").read_text() == "precious"
-    volumes.remove("data")
-    assert volumes.all() == []
-    with pytest.raises(NotFound, match="there is no volume 'data'"):
-        volumes.remove("data")
-    assert os.listdir(dirs.volumes) == [".lock"]
-
-
-def test_a_volume_is_made_once_by_hand(tmp_path: Path) -> None:
-    volumes = NamedVolumes(Dirs(f"{tmp_path}/pods"))
-    made = volumes.create(ClaimPlan("shop", "cache"))
-    assert made.label == "shop/cache"
-    assert stat.S_IMODE(os.stat(made.path).st_mode) == 0o777
-    with pytest.raises(WrongState, match="volume shop/cache is there already"):
-        volumes.create(ClaimPlan("shop", "cache"))
 
 
 def test_hosts_are_written_into_the_same_file_again(tmp_path: Path) -> None:

@@ -13,18 +13,17 @@ import errno
 import itertools
 import logging
 import os
-import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
 
-import crib
+from crib.backends.confined_programs import ANSWER_ERRORS, run_confined
 from crib.backends.failures import failure, ours
 from crib.backends.images.archives import close_all
 from crib.backends.images.unpacked.unpack_main import MAX_ANSWER, UnpackAnswer
-from crib.host import files, libc, processes
+from crib.host import files, libc
 from crib.host.directories import in_own
 from crib.host.mount_table import mounts_below
 from crib.host.threads import Job
@@ -41,7 +40,7 @@ _REMOVED = ".removed"
 _TREE = ".tree"
 _SECONDS = 3600.0
 _PARALLEL = 2
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {0} import main; main(sys.argv[1:])"
+_UNPACK = "crib.backends.images.unpacked.unpack_main"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BENEATH = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_XDEV
 
@@ -287,19 +286,12 @@ async def unpack_file(source_fd: int, target_fd: int, subject: str) -> UnpackAns
     Opaque directories are reported, not marked. A `source_fd` of -1 has the existing tree read, for its
     digest. Broken or Exhausted; `subject` begins their text.
     """
-    root = os.path.dirname(os.path.dirname(os.path.abspath(crib.__file__)))
-    start = _START.format("crib.backends.images.unpacked.unpack_main")
-    arguments = (str(source_fd), str(target_fd), str(os.getpid()))
     descriptors = tuple(fd for fd in (source_fd, target_fd) if fd >= 0)
-    completed = await processes.run(
-        [sys.executable, "-I", "-c", start, root, *arguments],
-        timeout=_SECONDS,
-        env={"LANG": "C.UTF-8"},
-        options=processes.RunOptions(output_limit=MAX_ANSWER, pass_fds=descriptors, cwd="/"),
-    )
+    arguments = (str(source_fd), str(target_fd))
     try:
-        answer = msgspec.msgpack.decode(completed.check().stdout, type=UnpackAnswer)
-    except (processes.ProgramFailed, msgspec.MsgspecError, ValueError) as error:
+        said = await run_confined(_UNPACK, arguments, descriptors, seconds=_SECONDS, most=MAX_ANSWER)
+        answer = msgspec.msgpack.decode(said, type=UnpackAnswer)
+    except ANSWER_ERRORS as error:
         raise Broken(f"{subject}: {error}") from error
     if answer.error:
         raise (Exhausted if answer.full else Broken)(f"{subject}: {answer.error}")

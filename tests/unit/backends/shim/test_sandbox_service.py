@@ -1,0 +1,60 @@
+"""Whether a shim has a sandbox service, by what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from crib.backends.shim.nouns import ShimLost
+from crib.backends.shim.sandbox_service import SERVICE, SandboxService
+from crib.model.errors import Unavailable
+from crib.stubs.shim import sandbox_pb2
+from crib.ttrpc.errors import CallFailed
+from crib.ttrpc.server import ServedCall, Services
+from crib.wire.rpc_codes import Code
+from tests.unit.ttrpc.ends import BOUND, served
+
+
+def answering(code: Code | None) -> Services:
+    """With this code, or well."""
+
+    async def ping(_call: ServedCall) -> bytes:
+        if code is not None:
+            raise CallFailed(code, "as the test has it")
+        return sandbox_pb2.PingResponse().SerializeToString()
+
+    return {SERVICE: {"PingSandbox": ping}}
+
+
+@pytest.mark.parametrize(
+    ("services", "is_offered"),
+    [
+        (answering(None), True),
+        (answering(Code.NOT_FOUND), True),
+        (answering(Code.UNKNOWN), True),
+        (answering(Code.UNIMPLEMENTED), False),
+        ({}, False),
+    ],
+    ids=["it answers", "it does not know the pod", "it has an error", "not this method", "not this service"],
+)
+async def test_a_shim_has_the_service_if_it_answers_for_it(services: Services, is_offered: bool) -> None:
+    async with served(services) as (client, _):
+        assert await SandboxService(client, lambda: BOUND).is_offered("pod") == is_offered
+
+
+async def test_a_shim_that_says_nothing_is_not_taken_for_one_with_the_service() -> None:
+    async def ping(_call: ServedCall) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    async with served({SERVICE: {"PingSandbox": ping}}) as (client, _):
+        with pytest.raises(Unavailable, match="PingSandbox of the shim: no answer"):
+            await SandboxService(client, lambda: 0.01).is_offered("pod")
+
+
+async def test_a_shim_that_goes_is_not_taken_for_one_with_the_service() -> None:
+    async with served({}) as (client, server):
+        server.close()
+        with pytest.raises(ShimLost):
+            await SandboxService(client, lambda: BOUND).is_offered("pod")
