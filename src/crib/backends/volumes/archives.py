@@ -41,7 +41,7 @@ _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {0} import main;
 
 
 class VolumeArchiver:
-    """What it writes to the disk of the directory `data` leaves `min_free` bytes of that; others may fill up."""
+    """Of the disk that the directory `data` is on, `min_free` bytes stay free; others may fill up."""
 
     def __init__(self, data: str, min_free: int = 0) -> None:
         self._data = data
