@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
@@ -20,7 +21,7 @@ from tests.disks import mounted_disk
 
 pytestmark = pytest.mark.root
 
-ARCHIVER = VolumeArchiver()
+ARCHIVER = VolumeArchiver("/")
 
 
 def tree(place: Path) -> Path:
@@ -216,6 +217,17 @@ async def test_a_full_disk_is_told(private_root: Path) -> None:
         with pytest.raises(Exhausted):
             await ARCHIVER.write(str(private_root / "volume"), str(disk / "a.tar"))
         assert not list(disk.glob("a.tar*"))
+
+
+async def test_the_daemons_disk_keeps_what_it_needs_and_other_disks_fill_up(private_root: Path) -> None:
+    with mounted_disk(private_root, "ext4") as disk:
+        (private_root / "a.tar").write_bytes(tar_of(info("a")))
+        for data, fits in ((private_root, True), (disk, False)):
+            target = disk / f"volume {fits}"
+            target.mkdir()
+            archiver = VolumeArchiver(str(data), min_free=1 << 30)
+            with contextlib.nullcontext() if fits else pytest.raises(Exhausted, match="must stay"):
+                assert await archiver.read(str(private_root / "a.tar"), str(target)) == 7
 
 
 async def test_zeros_fill_no_disk(tmp_path: Path) -> None:

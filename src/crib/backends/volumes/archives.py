@@ -41,9 +41,10 @@ _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {0} import main;
 
 
 class VolumeArchiver:
-    """Imports leave `min_free` bytes of the volume's disk."""
+    """Of the disk that the directory `data` is on, `min_free` bytes stay free; others may fill up."""
 
-    def __init__(self, min_free: int = 0) -> None:
+    def __init__(self, data: str, min_free: int = 0) -> None:
+        self._data = data
         self._min_free = min_free
 
     async def write(self, directory: str, archive: str) -> int:
@@ -65,7 +66,7 @@ class VolumeArchiver:
                         order = ArchiveOrder(source, target, os.getpid(), write=True, compress=compress)
                         await _run(order, subject)
                     else:
-                        await self._copy(subject, source, target)
+                        await self._copy_image(subject, source, target)
                 return await foreign(Job(f"syncing {archive}", archive, ARCHIVE_SECONDS), begun[0].finish)
             finally:
                 await foreign(Job(f"closing {archive}", archive, OPEN_SECONDS), close)
@@ -85,37 +86,44 @@ class VolumeArchiver:
                 if from_directory and is_directory:
                     return await self._copy_tree(subject, source, target)
                 if is_directory:
-                    return await _run(self._order(source, target), subject)
+                    return await _run(await self._order(source, target), subject)
                 if from_directory:
                     raise InvalidRequest(f"{archive} is a directory, and {directory} a device", field="path")
-                budget = self._budget()
+                budget = _budget(0)
                 job = Job(subject, archive, ARCHIVE_SECONDS, stop=budget.end)
                 return await foreign(job, _fill_device, source, target, budget)
 
-    def _order(self, source: int, target: int) -> ArchiveOrder:
+    async def _order(self, source: int, target: int) -> ArchiveOrder:
         return ArchiveOrder(
             target,
             source,
             os.getpid(),
             write=False,
-            min_free=self._min_free,
+            min_free=await self._left_at(target),
             max_bytes=MAX_BYTES,
         )
 
-    def _budget(self) -> CopyBudget:
-        return CopyBudget(CopyLimits(MAX_BYTES, MAX_ENTRIES, ARCHIVE_SECONDS, self._min_free))
-
     async def _copy_tree(self, subject: str, source: int, target: int) -> int:
-        budget = self._budget()
-        await foreign(
-            Job(subject, subject, ARCHIVE_SECONDS, stop=budget.end), copy_tree, source, target, budget
-        )
+        budget = _budget(await self._left_at(target))
+        job = Job(subject, subject, ARCHIVE_SECONDS, stop=budget.end)
+        await foreign(job, copy_tree, source, target, budget)
         return budget.taken
 
-    async def _copy(self, subject: str, source: int, target: int) -> None:
-        budget = self._budget()
+    async def _copy_image(self, subject: str, source: int, target: int) -> None:
+        budget = _budget(await self._left_at(target))
         job = Job(subject, subject, ARCHIVE_SECONDS, stop=budget.end)
         await foreign(job, lambda: copy_content(source, target, _size(source), budget))
+
+    async def _left_at(self, fd: int) -> int:
+        """Bytes that must stay free where the descriptor is."""
+        what = f"looking whether it lies on the disk of {self._data}"
+        job = Job(what, self._data, OPEN_SECONDS)
+        is_ours = await foreign(job, lambda: os.fstat(fd).st_dev == os.stat(self._data).st_dev)
+        return self._min_free if is_ours else 0
+
+
+def _budget(min_free: int) -> CopyBudget:
+    return CopyBudget(CopyLimits(MAX_BYTES, MAX_ENTRIES, ARCHIVE_SECONDS, min_free))
 
 
 def _begin(path: str, begun: _Files) -> None:

@@ -118,13 +118,13 @@ class BlockVolumes:
         return made
 
     async def _make(self, record: VolumeRecord, snapshot: SnapshotRecord | None) -> None:
-        path, size = self._file(record), -(-record.spec.capacity // _ALIGNMENT) * _ALIGNMENT
+        path = self._file(record)
+        room = self._room(record, -(-record.spec.capacity // _ALIGNMENT) * _ALIGNMENT)
         if snapshot is not None:
             source = f"{snapshot_path(self._paths, snapshot.id)}/file"
             budget = self._budget(COPY_SECONDS)
-            await self._copy(record, budget, lambda: disks.begin_copy(source, path, size, budget))
+            await self._copy(record, budget, lambda: disks.begin_copy(source, path, room, budget))
         else:
-            room = self._room(record, size)
             fresh = await self._step(record, "making its file", disks.begin, path, room)
             if not record.spec.block:
                 await disk_filesystems.make(_fs_type(record.spec), fresh, record.id, is_file=True)
@@ -147,8 +147,8 @@ class BlockVolumes:
         return {}
 
     async def _stage_device(self, record: VolumeRecord, source: disks.FileOrDevice) -> None:
-        if not source.is_file and not record.uses:
-            await self._step(record, "looking for its users", disks.require_unused, source)
+        if not record.uses:
+            await self._step(record, "looking for its users", disks.require_unmounted, source)
         await self._step(record, "attaching it", disks.device_of, source)
 
     async def _stage_files(self, record: VolumeRecord, source: disks.FileOrDevice) -> None:
@@ -272,7 +272,9 @@ class BlockVolumes:
                     await self._step(record, "cloning it", disks.begin_clone, source, path)
                 else:
                     budget = self._budget(COPY_SECONDS)
-                    await self._copy(record, budget, lambda: disks.begin_copy(source, path, 0, budget))
+                    await self._copy(
+                        record, budget, lambda: disks.begin_copy(source, path, disks.AS_IT_IS, budget)
+                    )
                 await self._step(record, "syncing its snapshot", disks.finish, path, seconds=COPY_SECONDS)
             size = (await self._step(record, "looking at its snapshot", disks.look, path)).size
         return MadeSnapshot(size=size)

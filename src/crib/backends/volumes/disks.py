@@ -60,34 +60,34 @@ class FileSize:
     Of those `min_free` bytes must be left.
     """
 
-    size: int
-    allocated: bool
-    min_free: int
+    size: int = 0
+    allocated: bool = False
+    min_free: int = 0
+
+
+AS_IT_IS = FileSize()
+"""Of a copy that is as large as the original."""
 
 
 def begin(path: str, room: FileSize) -> str:
     """A new file of zeros for the file `path`, under another name until `finish`; returns that name."""
     fd = _new(partial := path + PARTIAL)
     try:
-        if room.allocated:
-            _require_free(path, room.size + room.min_free)
-            os.posix_fallocate(fd, 0, room.size)
-        else:
-            os.ftruncate(fd, room.size)
+        _enlarge(fd, path, room)
     finally:
         os.close(fd)
     return partial
 
 
-def begin_copy(source: str, path: str, size: int, budget: CopyBudget) -> None:
-    """The same with the content of a file or device; zeros follow it up to `size` bytes."""
+def begin_copy(source: str, path: str, room: FileSize, budget: CopyBudget) -> None:
+    """The same with the content of a file or device; zeros follow it where more is wanted."""
     with _reading(source) as reader:
         fd = _new(path + PARTIAL)
         try:
             content = os.lseek(reader, 0, os.SEEK_END)
             budget.take(content)
             copy_content(reader, fd, content, budget)
-            os.ftruncate(fd, max(content, size))
+            _enlarge(fd, path, room)
         finally:
             os.close(fd)
 
@@ -127,16 +127,20 @@ def enlarge(path: str, room: FileSize) -> int:
     """Give the file at least so many bytes; what it has then."""
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if (now := os.fstat(fd).st_size) >= room.size:
-            return now
-        if room.allocated:
-            _require_free(path, room.size - now + room.min_free)
-            os.posix_fallocate(fd, 0, room.size)
-        os.ftruncate(fd, room.size)
+        _enlarge(fd, path, room)
         os.fsync(fd)
+        return os.fstat(fd).st_size
     finally:
         os.close(fd)
-    return room.size
+
+
+def _enlarge(fd: int, path: str, room: FileSize) -> None:
+    status = os.fstat(fd)
+    size = max(status.st_size, room.size)
+    if room.allocated:
+        _require_free(path, size - status.st_blocks * 512 + room.min_free)
+        os.posix_fallocate(fd, 0, size)
+    os.ftruncate(fd, size)
 
 
 def _require_free(path: str, size: int) -> None:
@@ -159,6 +163,13 @@ def require_unused(source: FileOrDevice) -> None:
         raise WrongState(
             f"{source.path} is in use: it is mounted, or part of an array, a volume group or swap"
         )
+
+
+def require_unmounted(source: FileOrDevice) -> None:
+    """WrongState while somebody has mounted a device, or one that the file is attached to."""
+    for device in find_loops(source.path) if source.is_file else [source.path]:
+        if is_busy(device):
+            raise WrongState(f"{source.path} is in use: {device} is mounted, or part of something larger")
 
 
 def mount(source: FileOrDevice, target: str, fs_type: str, options: tuple[str, ...]) -> None:
@@ -222,7 +233,9 @@ def device_of(source: FileOrDevice) -> str:
 
 
 def detach(path: str) -> None:
-    """The file's loop devices end now, or with their last user."""
+    """The file's loop devices end now, or with their last user. What is no file has none of ours."""
+    if not os.path.isfile(path):
+        return
     for device in find_loops(path):
         detach_loop(device)
 
@@ -237,7 +250,7 @@ def copy_frozen(source: str, path: str, stage: str, budget: CopyBudget) -> None:
     """Copy a file or device while the file system on it, which is mounted at `stage`, stands still."""
     clones.freeze(stage)
     try:
-        begin_copy(source, path, 0, budget)
+        begin_copy(source, path, AS_IT_IS, budget)
     finally:
         clones.thaw(stage)
 

@@ -86,7 +86,7 @@ def open_volumes(opening: VolumeOpening) -> VolumePorts:
     """All kinds, and what they share."""
     return VolumePorts(
         kinds=OpenKinds(opening),
-        archives=VolumeArchiver(opening.min_free),
+        archives=VolumeArchiver(opening.paths.data, opening.min_free),
         ground=HostGround(opening.paths),
         drivers=OpenDrivers(opening),
     )

@@ -147,7 +147,7 @@ class TreeMaker:
             if not file.left:  # there is one more: the reader has compared the map with what is stored
                 file.at, file.left = next(file.extents)
             piece = data[: min(file.left, _BLOCK)]
-            if piece[0] == 0 and piece == _ZEROS[: len(piece)]:
+            if piece[0] == 0 and bytes(piece) == _ZEROS[: len(piece)]:
                 written = len(piece)  # a hole: bytes that nobody needs are not to fill a disk
             else:
                 self._account(len(piece))
@@ -161,11 +161,11 @@ class TreeMaker:
         if self.written > self._max_bytes:
             raise ArchiveRefused(f"the archive holds more than {self._max_bytes} bytes")
         self._unseen += size
-        if self._unseen >= _LOOK_EVERY:
+        if self._unseen >= _LOOK_EVERY and self._min_free:
             self._unseen = 0
             status = os.fstatvfs(self._root)
             free = status.f_bavail * status.f_frsize
-            if free < self._min_free + _LOOK_EVERY and free < self._min_free + size:
+            if free - _LOOK_EVERY < self._min_free:
                 raise OSError(errno.ENOSPC, f"{free} bytes are free and {self._min_free} must stay")
 
     def _finish(self) -> None:
