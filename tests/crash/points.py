@@ -46,6 +46,8 @@ WITHOUT_SYSTEM = re.compile(
     r"|(capture|adoption)\..*|undying\.(note|forget|undying)|processes\.Child\..*|streams\.(DescriptorWait\..*|\w+\.(release|end|close))"
     r"|streams\.\w+\.read|freezer\..*|(\w+\.)+close|cgroups\.Cgroups\.directories|pidfds\.awaits_program"
 )
+STEERED_KINDS = ("local", "tmpfs", "block")
+"""Kinds of volumes that need nobody else."""
 _SQL_ERRORS = {
     errno.ENOSPC: (sqlite3.SQLITE_FULL, "database or disk is full"),
     errno.EIO: (sqlite3.SQLITE_IOERR, "disk I/O error"),
@@ -298,7 +300,18 @@ def wrap_stages(steering: Steering) -> None:
 
 def wrap_ports(steering: Steering) -> None:
     """The methods of the ports, on the classes that stand for them here."""
-    from crib.ports import containers, handler, images, logs, networks, pods, records, statistics, streams
+    from crib.ports import (
+        containers,
+        handler,
+        images,
+        logs,
+        networks,
+        pods,
+        records,
+        statistics,
+        streams,
+        volumes,
+    )
 
     of_handler = {
         "handler": handler.Handler,
@@ -323,6 +336,14 @@ def wrap_ports(steering: Steering) -> None:
             hand = found[name]
             public = [key for key, one in vars(port).items() if inspect.isfunction(one) and key[0] != "_"]
             wrap_methods(steering, f"port {name}", type(hand), public)
+        of_volumes = (
+            ("volumes", volumes.VolumeKind, [hands["volumes"].kinds[name] for name in STEERED_KINDS]),
+            ("archives", volumes.VolumeArchives, [hands["volumes"].archives]),
+        )
+        for name, port, kinds in of_volumes:
+            public = [key for key, one in vars(port).items() if inspect.isfunction(one) and key[0] != "_"]
+            for kind in kinds:
+                wrap_methods(steering, f"port {name}", type(kind), public)
         steering.loop = asyncio.get_running_loop()
         return real(**hands)
 

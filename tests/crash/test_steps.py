@@ -27,6 +27,8 @@ from tests.crash.steered import (
     running_steered,
     steps_of,
 )
+from tests.crash.volume_user import VERBS as VOLUME_VERBS
+from tests.crash.volume_user import VolumeUser
 from tests.images import Entry, busybox_image, push, write_layout, write_saved_archive
 from tests.registry import running_registry
 from tests.system.labs.leftovers import Leftovers
@@ -208,6 +210,18 @@ async def test_a_pull_or_a_removal_that_is_cut_off_at_any_step_leaves_nothing(
     verbs = ("pull", "remove image")
     tries = await try_each(cribd, most, Plan(what), verbs, lambda: ImageKubelet(cribd, image=image))
     tries.check(least=2)
+
+
+@some_or_all
+@pytest.mark.parametrize("what", ["kill", "hold"])
+async def test_volumes_whose_daemon_or_caller_ends_at_any_step_are_whole_and_leave_nothing(
+    cribd: Steered, tmp_path: Path, most: int, what: str
+) -> None:
+    def user() -> VolumeUser:
+        return VolumeUser(cribd, archive=tmp_path / "disk.tar")
+
+    tries = await try_each(cribd, most, Plan(what, shift=3), VOLUME_VERBS, user)
+    tries.check(least=3)
 
 
 IMPORTED = "docker.io/crash/imported:1"

@@ -5,7 +5,8 @@ record the result and report it. Begin with `sandboxes/run.py`: the other verbs 
 
 * `core`: what the verbs share. `locks` are those of nouns, and know who holds them. `tables` holds frozen
   records in memory and writes each change to the records first; `events` goes to subscribers, `timeline`
-  times the stages of a pod, and `timelines` keeps them; `history` keeps the node's events (`transitions`:
+  times the stages of a pod, and `timelines` keeps them, `beforehand` those that come before a
+  pod has a sandbox; `history` keeps the node's events (`transitions`:
   those of rows), `notices` what is wrong with it.
 * `node`: the front that the doors see. `figures` are what the verbs count, `gauges` how much there is now.
 * `joins` and `identity`: a retry waits for the work that is already running, and a caller's deadline never

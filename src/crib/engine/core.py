@@ -9,6 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from crib.engine.admission import Admission, Claim, usual_places
+from crib.engine.beforehand import Beforehand
 from crib.engine.endings import Ends
 from crib.engine.events import EventBus
 from crib.engine.figures import VerbFigures
@@ -99,6 +100,7 @@ class Core:
         self.notices = Notices(ports.clock, partial(self.history.happened, EventKind.NODE))
         self.hooks = Hooks(ports.hooks, self.notices)
         self.figures = VerbFigures()
+        self.beforehand = Beforehand(ports.clock, self.figures.stages)
         self.timeline = Timelines(ports.journal, self.notices, self._new_timeline, self._name_of)
         self.locks = Locks()
         self.ends = Ends(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,9 @@ class Gauges:
     """Objects that could not be taken away, and are tried again."""
     faults: int
     """What is wrong with the node: nothing new is made meanwhile."""
+    volumes: Mapping[str, int]
+    """By kind, those that are half-made included."""
+    volume_uses: Mapping[str, int]
     subscribers: int
     worker: WorkerFigures
     vitals: Vitals
@@ -59,6 +63,8 @@ def gauges(core: Core, catalogue: Catalogue) -> Gauges:
         ],
         left=len(left),
         faults=len(core.notices.faults),
+        volumes=Counter(row.spec.kind for row in core.volumes),
+        volume_uses=Counter(row.spec.kind for row in core.volumes for _ in row.uses),
         subscribers=core.events.subscribers,
         worker=core.ports.images.worker,
         vitals=core.ports.vitals(),

@@ -7,7 +7,7 @@ All is bounded. `timelines` keeps it beyond the daemon.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Self
@@ -134,6 +134,14 @@ class SandboxTimeline:
         """Something that took no time of ours: a container has ended."""
         self._last += 1
         self.end(self._last, Stage(name, subject, self.clock(), 0, outcome[:OUTCOME_LIMIT]))
+
+    def adopt(self, stages: Sequence[Stage]) -> None:
+        """Stages that were timed elsewhere, in the order in which they began, with their parents."""
+        before = self._last
+        for stage in stages:
+            self._last += 1
+            self.began_at = min(self.began_at or stage.started_at, stage.started_at)
+            self.end(self._last, replace(stage, parent=stage.parent and before + stage.parent))
 
     def begin(self, stage: StageClock) -> int:
         """The place of a stage that begins, from 1."""

@@ -13,6 +13,7 @@ from crib.model.tallies import Durations, Tally
 from crib.observe.driver_families import DRIVER_FAMILIES
 from crib.observe.plugin_families import PLUGIN_FAMILIES
 from crib.observe.reading import DaemonMetric, Seen, Series, Sources, Taken, Values
+from crib.observe.volume_families import VOLUME_FAMILIES
 
 
 def _one(value: float) -> Values:
@@ -339,6 +340,7 @@ FAMILIES: tuple[DaemonMetric, ...] = (
         lambda seen: _one(seen.sources.log.bytes),
     ),
     *PLUGIN_FAMILIES,
+    *VOLUME_FAMILIES,
     *DRIVER_FAMILIES,
 )
 

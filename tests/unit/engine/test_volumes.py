@@ -528,6 +528,8 @@ async def test_files_of_a_volume_are_exported_and_it_is_used_meanwhile(world: Wo
         await hold.reached.wait()
         assert [use.pod.uid for use in row(world).uses] == ["uid-web", "cribd-copy"]
         assert row(world).uses[1].read_only
+        await world.node.volumes.unpublish("uid-web")  # pods come and go meanwhile
+        await published(world)
         hold.release.set()
         assert await call == 100
     assert [use.pod.uid for use in row(world).uses] == ["uid-web"]

@@ -25,6 +25,7 @@ from crib.observe.exposition import answer
 from crib.observe.families import FAMILIES, PROCESS, read
 from crib.observe.reading import Sources
 from tests.fakes.world import World, bounded, pod_config, until
+from tests.unit.engine.volume_orders import published
 
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: crib\r\n\r\n"
 
@@ -228,6 +229,16 @@ async def a_node_plugin(lab: Lab) -> None:
         tally.add((name,))
 
 
+async def a_volume(lab: Lab) -> None:
+    await published(lab.world)
+
+
+async def a_volume_that_fails(lab: Lab) -> None:
+    lab.world.volumes.kind.failpoints.set("create=1*error(no space)")
+    with suppress(CribError):
+        await published(lab.world)
+
+
 async def a_storage_driver(lab: Lab) -> None:
     figures = lab.world.volumes.drivers.figures
     figures.calls.add(("nfs.csi.k8s.io", "NodePublishVolume"), 0.1, failed=False)
@@ -287,6 +298,10 @@ WHAT_MOVES: dict[str, Callable[[Lab], Awaitable[None]]] = {
     "crib_nri_plugins_dropped_total": a_node_plugin,
     "crib_nri_container_updates_total": a_node_plugin,
     "crib_nri_evictions_total": a_node_plugin,
+    "crib_volumes": a_volume,
+    "crib_volume_uses": a_volume,
+    "crib_volume_step_duration_seconds": a_volume,
+    "crib_volume_step_failures_total": a_volume_that_fails,
     "crib_csi_call_duration_seconds": a_storage_driver,
     "crib_csi_calls_total": a_storage_driver,
 }

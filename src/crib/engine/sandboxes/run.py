@@ -76,6 +76,7 @@ class RunSandbox:
         _refuse_crowd(core, record)
         _refuse_shared_ids(core, record)  # nothing waits from here to the row, which holds the ids
         stage = self._stages(record)
+        stage.adopt(core.beforehand.take(record.config.metadata.uid))
         with stage("RunPodSandbox", record.config.metadata.name):
             core.sandboxes.put(record)
             try:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+import logging
+import secrets
+from collections.abc import Coroutine
 from typing import Any
 
 from crib.engine.volumes.access import refuse_beside
 from crib.engine.volumes.making import Created, Making, VolumeOrder
 from crib.engine.volumes.publishing import Publishing
 from crib.engine.volumes.shelf import VolumeShelf
-from crib.model.errors import AlreadyExists, WrongState
+from crib.model.errors import AlreadyExists, CribError, WrongState
 from crib.model.volumes import PodOfUse, VolumeName, VolumeRecord, VolumeUse
 from crib.ports.volumes import VolumeArchives
 
+_log = logging.getLogger(__name__)
 OURSELVES = PodOfUse("cribd-copy", "cribd", "copy")
 """Stands in for a pod while files are copied."""
 
 
 class Copies:
-    """The verbs. A volume is locked while it is copied, so nothing else is done to it; pods go on."""
+    """The verbs. Nothing but its pods has to do with a volume while it is filled."""
 
     def __init__(self, shelf: VolumeShelf, making: Making, publishing: Publishing) -> None:
         self._shelf = shelf
@@ -29,13 +32,16 @@ class Copies:
 
     async def export(self, text: str, path: str) -> int:
         """Write its files to a new archive, or a raw device to a plain image; the size of that. NotFound;
-        WrongState where no other may use the volume now.
+        WrongState where no other may use the volume now. Pods come and go meanwhile.
         """
         name = self._shelf.volume(text).name
         async with self._shelf.lock(name):
-            record = self._shelf.volume(str(name))
-            async with self._used(record, read_only=True) as directory:
-                return await self._copied(record, "export", self._archives.write(directory, path))
+            record, use = await self._begin(self._shelf.volume(str(name)), read_only=True)
+        try:
+            return await self._copied(record, "export", self._archives.write(use.path, path))
+        finally:
+            async with self._shelf.lock(name):
+                await self._end(record, use)
 
     async def load(self, order: VolumeOrder, path: str) -> tuple[Created, int]:
         """Make a volume, and fill it from an archive or a directory, or a raw device from a plain image.
@@ -50,9 +56,11 @@ class Copies:
             if not made.is_new:
                 raise AlreadyExists(f"volume {name} is there already")
             try:
-                async with self._used(made.record, read_only=False) as directory:
-                    work = self._archives.read(path, directory)
-                    size = await self._copied(made.record, "import", work)
+                record, use = await self._begin(made.record, read_only=False)
+                try:
+                    size = await self._copied(record, "import", self._archives.read(path, use.path))
+                finally:
+                    await self._end(record, use)
             except Exception:
                 await self._discard(name)
                 raise
@@ -68,20 +76,25 @@ class Copies:
             with contextlib.suppress(Exception):  # it is tried again later, and its row says why
                 await self._making.teardown(record)
 
-    @contextlib.asynccontextmanager
-    async def _used(self, record: VolumeRecord, *, read_only: bool) -> AsyncIterator[str]:
-        """Where its files are while the block lasts."""
+    async def _begin(self, record: VolumeRecord, *, read_only: bool) -> tuple[VolumeRecord, VolumeUse]:
+        """Have its files, as a pod has them; for who holds its lock."""
         facts = await self._shelf.facts(record.spec)
         if not (read_only or facts.writable):
-            raise WrongState(
-                f"volume {record.name} cannot be filled: its kind, {record.spec.kind}, is read-only"
-            )
+            text = f"volume {record.name} cannot be filled: its kind, {record.spec.kind}, is read-only"
+            raise WrongState(text)
         refuse_beside(record, OURSELVES)
-        use = VolumeUse(OURSELVES, "files", read_only, since=self._shelf.core.clock())
+        use = VolumeUse(OURSELVES, f"copy-{secrets.token_hex(4)}", read_only, since=self._shelf.core.clock())
         try:
-            record, use = await self._publishing.attach(record, use, facts)
-            yield use.path
-        finally:
-            now = self._shelf.current(record.name)
-            if now is not None:
+            return await self._publishing.attach(record, use, facts)
+        except Exception:
+            await self._end(record, use)
+            raise
+
+    async def _end(self, record: VolumeRecord, use: VolumeUse) -> None:
+        """Give them back; for who holds the lock. What fails is logged, and done by a check or a start."""
+        now = self._shelf.current(record.name)
+        if now is not None:
+            try:
                 await self._publishing.detach(now, use)
+            except CribError as error:
+                _log.warning("volume %s: what a copy has left is kept: %s", record.name, error)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from crib.engine.volumes.access import is_read_only, refuse_beside
 from crib.engine.volumes.making import Making, VolumeOrder
-from crib.engine.volumes.shelf import VolumeShelf
+from crib.engine.volumes.shelf import STAGES, VolumeShelf
 from crib.model.errors import AlreadyExists, Broken, CribError, Exhausted, NotFound
 from crib.model.volume_lifecycle import UseVerb, move_use
 from crib.model.volumes import (
@@ -63,7 +63,17 @@ class Publishing:
 
     async def publish(self, pod: PodOfUse, wanted: Sequence[WantedVolume]) -> list[Published]:
         """All of them, in their order; when one fails, what this call gave the pod is taken back."""
-        self._shelf.core.refuse_if_faulty()
+        core = self._shelf.core
+        core.refuse_if_faulty()
+        timeline = core.beforehand.of(pod.uid)
+        token = STAGES.set(timeline)
+        try:
+            with timeline("PublishVolumes", pod.name):
+                return await self._publish_all(pod, wanted)
+        finally:
+            STAGES.reset(token)
+
+    async def _publish_all(self, pod: PodOfUse, wanted: Sequence[WantedVolume]) -> list[Published]:
         if len(wanted) == 1:
             return [await self._publish(pod, wanted[0])]
         async with Beside() as beside:

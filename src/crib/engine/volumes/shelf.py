@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -21,11 +22,14 @@ from crib.model.volumes import (
     VolumeSpec,
     VolumeState,
 )
+from crib.ports.clocks import StageTimer
 from crib.ports.volumes import KindFacts, VolumeKind
 from crib.tasks.keeper import at_stage
 
 T = TypeVar("T")
 DEFAULT_NAMESPACE = "default"
+STAGES: ContextVar[StageTimer] = ContextVar("crib_volume_stages", default=at_stage)
+"""What times the steps: a pod's timeline, while it gets its volumes."""
 DRIVER_MARGIN = 5.0
 """Seconds beyond a driver's own time: who asks it says itself which of its calls had no answer."""
 
@@ -110,7 +114,7 @@ class VolumeShelf:
         bound = limit or self._limit(spec)
         try:
             with (
-                at_stage(f"volume: {stage}", what),
+                STAGES.get()(f"volume {stage}", what.partition(" ")[2]),
                 self.core.figures.volumes.timed(spec.kind, stage),
             ):
                 async with asyncio.timeout(bound):
