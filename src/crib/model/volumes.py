@@ -162,6 +162,8 @@ class PodOfUse:
     files: str = ""
     """Absolute path of the pod's files: when it is gone, so is the pod. Empty: not known."""
     service_account: str = ""
+    fs_group: int | None = None
+    """Group that the files of volumes are to belong to (core/v1 PodSecurityContext.fsGroup)."""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

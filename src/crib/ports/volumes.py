@@ -40,6 +40,8 @@ class KindFacts:
     expands: bool = False
     """`expand` works, also while pods use the volume."""
     snapshots: bool = False
+    gives_group: bool = False
+    """It gives the files to the pod's `fs_group` itself, and nobody else has to."""
     call_limit: float = 0.0
     """Seconds for one of its calls, where they may take longer than `volumes.timeout`; 0: that."""
     stages: bool = True

@@ -79,6 +79,9 @@ def decode_publish(message: pb.PublishVolumesRequest) -> PublishOrder:
         names.subdomain(message.pod_name, "pod_name"),
         checks.absolute(message.pod_files, "pod_files") if message.pod_files else "",
         checks.name(message.service_account, "service_account", required=False),
+        checks.number(message.fs_group, 0, checks.MAX_UID, "fs_group")
+        if message.HasField("fs_group")
+        else None,
     )
     wanted = []
     for number, one in enumerate(checks.at_most(message.volumes, MAX_WANTED, "volumes")):
@@ -298,6 +301,7 @@ def encode_published(published: Iterable[Published]) -> pb.PublishVolumesRespons
                 kind=one.record.spec.kind,
                 created=one.created,
                 warnings=one.warnings,
+                has_group=one.has_group,
             )
             for one in published
         ]

@@ -51,6 +51,8 @@ class Published:
     """This call has made the volume."""
     is_new: bool = False
     """The pod did not have it before this call."""
+    has_group: bool = False
+    """Its files belong to the pod's group, whoever else cares for that."""
     warnings: Sequence[str] = ()
 
 
@@ -108,7 +110,8 @@ class Publishing:
                 if known is None:
                     await self._undo(name, use, created=created)
                 raise
-        return Published(record, use, created, known is None, warnings)
+        has_group = facts.gives_group and pod.fs_group is not None
+        return Published(record, use, created, known is None, has_group, warnings)
 
     async def _volume(
         self, pod: PodOfUse, name: VolumeName, wanted: WantedVolume

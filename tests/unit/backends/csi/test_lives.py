@@ -134,6 +134,27 @@ async def test_a_driver_is_told_of_the_pod_where_the_settings_want_it(lab: CsiLa
     await life.tear_down()
 
 
+async def test_a_driver_that_can_is_told_the_group_of_the_pod(lab: CsiLab) -> None:
+    use = volume_use()
+    use = replace(use, pod=replace(use.pod, fs_group=2000))
+
+    async def told(node: tuple[str, ...]) -> list[str]:
+        lab.options.node, lab.kind = node, lab.begin()
+        life = lab.life()
+        await life.create()
+        life.record = replace(life.record, uses=(use,))
+        await life.stage()
+        await life.publish(use)
+        await life.tear_down()
+        wanted = {"NodeStageVolume", "NodePublishVolume"}
+        asked = [one.volume_capability for name, one in lab.driver.requests if name in wanted]
+        return [one.mount.volume_mount_group for one in asked[-2:]]
+
+    assert await told(NODE_CAN) == ["", ""]
+    assert await told((*NODE_CAN, "VOLUME_MOUNT_GROUP")) == ["2000", "2000"]
+    assert (await lab.kind.facts(lab.life().record.spec)).gives_group
+
+
 async def test_a_volume_of_the_driver_is_used_as_it_is_and_left_alone(lab: CsiLab) -> None:
     theirs = lab.life()
     await theirs.create()

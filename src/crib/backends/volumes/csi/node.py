@@ -47,11 +47,12 @@ class NodeHalf:
         """After it has been attached."""
         with trying(what := f"making {self._paths.stage}"):
             await ours(Job(what), places.make_stage, self._paths.stage)
+        pod = next((use.pod for use in self._record.uses), None)
         request = pb.NodeStageVolumeRequest(
             volume_id=self._handle,
             publish_context=attachment,
             staging_target_path=self._paths.stage,
-            volume_capability=capability(self._record.spec, facts),
+            volume_capability=capability(self._record.spec, facts, pod),
             secrets=self._errand.secrets,
             volume_context=context_of(self._record),
         )
@@ -79,7 +80,7 @@ class NodeHalf:
             publish_context=self._record.attachment,
             staging_target_path=self._paths.stage if staged else "",
             target_path=target,
-            volume_capability=capability(spec, facts),
+            volume_capability=capability(spec, facts, use.pod),
             readonly=use.read_only or reads_only(spec),
             secrets=self._errand.secrets,
             volume_context=context,

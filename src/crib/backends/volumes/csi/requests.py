@@ -5,6 +5,7 @@ from __future__ import annotations
 from crib.backends.volumes.csi.driver_facts import DriverFacts
 from crib.model.volumes import (
     AccessMode,
+    PodOfUse,
     SnapshotId,
     SnapshotRecord,
     VolumeId,
@@ -54,11 +55,15 @@ def reads_only(spec: VolumeSpec) -> bool:
     return set(spec.access_modes) == {AccessMode.READ_ONLY_MANY}
 
 
-def capability(spec: VolumeSpec, facts: DriverFacts, group: str = "") -> pb.VolumeCapability:
-    """How the volume is used; the same in all calls, or drivers refuse the second one."""
+def capability(spec: VolumeSpec, facts: DriverFacts, pod: PodOfUse | None = None) -> pb.VolumeCapability:
+    """How the volume is used; the same in all calls, or drivers refuse the second one. Only mounts have a pod
+    whose group may count.
+    """
     access = _Mode(mode=mode(spec, facts))
     if spec.block:
         return pb.VolumeCapability(block=pb.VolumeCapability.BlockVolume(), access_mode=access)
+    has_group = facts.gives_group and pod is not None and pod.fs_group is not None
+    group = str(pod.fs_group) if pod is not None and has_group else ""
     mount = pb.VolumeCapability.MountVolume(
         fs_type=spec.fs_type, mount_flags=spec.mount_options, volume_mount_group=group
     )

@@ -129,6 +129,7 @@ class CsiVolumes:
             lasting=not spec.inline,
             expands=grows and not spec.inline,
             snapshots=facts.snapshots and not spec.inline,
+            gives_group=facts.gives_group and not spec.block,
             stages=(facts.stages or facts.attaches) and not spec.inline,
         )
 

@@ -3984,12 +3984,15 @@ class PublishVolumesRequest(_message.Message):
     POD_FILES_FIELD_NUMBER: _builtins.int
     SERVICE_ACCOUNT_FIELD_NUMBER: _builtins.int
     VOLUMES_FIELD_NUMBER: _builtins.int
+    FS_GROUP_FIELD_NUMBER: _builtins.int
     pod_uid: _builtins.str
     pod_namespace: _builtins.str
     pod_name: _builtins.str
     pod_files: _builtins.str
     """absolute path of the directory with the pod's files: when it is gone, so is the pod"""
     service_account: _builtins.str
+    fs_group: _builtins.int
+    """group that files of volumes are to belong to; drivers that can are told"""
     @_builtins.property
     def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedVolume]: ...
     def __init__(
@@ -4001,12 +4004,15 @@ class PublishVolumesRequest(_message.Message):
         pod_files: _builtins.str = ...,
         service_account: _builtins.str = ...,
         volumes: _abc.Iterable[Global___WantedVolume] | None = ...,
+        fs_group: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fs_group", b"_fs_group", "fs_group", b"fs_group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod_files", b"pod_files", "pod_name", b"pod_name", "pod_namespace", b"pod_namespace", "pod_uid", b"pod_uid", "service_account", b"service_account", "volumes", b"volumes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fs_group", b"_fs_group", "fs_group", b"fs_group", "pod_files", b"pod_files", "pod_name", b"pod_name", "pod_namespace", b"pod_namespace", "pod_uid", b"pod_uid", "service_account", b"service_account", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__fs_group: _TypeAlias = _typing.Literal["fs_group"]  # noqa: Y015
+    _WhichOneofArgType__fs_group: _TypeAlias = _typing.Literal["_fs_group", b"_fs_group"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fs_group) -> _WhichOneofReturnType__fs_group | None: ...
 
 Global___PublishVolumesRequest: _TypeAlias = PublishVolumesRequest  # noqa: Y015
 
@@ -4024,6 +4030,7 @@ class PublishedVolume(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    HAS_GROUP_FIELD_NUMBER: _builtins.int
     volume: _builtins.str
     """its name in the pod"""
     volume_id: _builtins.str
@@ -4034,6 +4041,8 @@ class PublishedVolume(_message.Message):
     kind: _builtins.str
     created: _builtins.bool
     """it was made by this call"""
+    has_group: _builtins.bool
+    """its driver gives files to fs_group; where it does not, the caller may"""
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -4047,10 +4056,11 @@ class PublishedVolume(_message.Message):
         kind: _builtins.str = ...,
         created: _builtins.bool = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        has_group: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "created", b"created", "kind", b"kind", "path", b"path", "read_only", b"read_only", "volume", b"volume", "volume_id", b"volume_id", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "created", b"created", "has_group", b"has_group", "kind", b"kind", "path", b"path", "read_only", b"read_only", "volume", b"volume", "volume_id", b"volume_id", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
