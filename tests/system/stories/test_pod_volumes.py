@@ -13,11 +13,18 @@ from pathlib import Path
 import pytest
 
 from crib.client import Client, lookup, volumes
-from crib.client.errors import WrongState
+from crib.client.errors import ClientError, WrongState
 from crib.client.workloads import keeping
 from crib.stubs.node.v1.node_pb2 import Volume, VolumeSpec
 from tests.system.labs.daemon import IMAGE, Cribd, crib, running_cribd
-from tests.system.labs.databases import SQLITE, sqlite_image
+from tests.system.labs.databases import (
+    POSTGRES,
+    POSTGRES_UID,
+    SQLITE,
+    postgres_directory,
+    postgres_image,
+    sqlite_image,
+)
 from tests.system.labs.power_cuts import power_cut
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -123,6 +130,95 @@ async def test_a_databases_data_outlives_its_pod_a_kill_and_a_reboot_and_moves_t
             assert await sql(client, "shop", COUNT) == "3|12\n", "the node is another one"
 
 
+BANK = f"""
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: bank}}
+spec:
+  serviceName: bank
+  template:
+    spec:
+      terminationGracePeriodSeconds: 60
+      securityContext: {{runAsUser: {POSTGRES_UID}, runAsGroup: {POSTGRES_UID}}}
+      containers:
+      - name: app
+        image: {POSTGRES}
+        command:
+        - sh
+        - -c
+        - |
+          cd {postgres_directory()}/bin
+          [ -e /data/pg/PG_VERSION ] || ./initdb -D /data/pg -U postgres --locale=C -A trust
+          exec ./postgres -D /data/pg -k /tmp -c listen_addresses=
+        volumeMounts: [{{name: data, mountPath: /data}}, {{name: tmp, mountPath: /tmp}}]
+        startupProbe: {{periodSeconds: 1, failureThreshold: 300, exec: {{command: ["{postgres_directory()}/bin/pg_isready", -h, /tmp]}}}}
+        readinessProbe: {{periodSeconds: 1, exec: {{command: ["{postgres_directory()}/bin/pg_isready", -h, /tmp]}}}}
+      volumes: [{{name: tmp, emptyDir: {{}}}}]
+  volumeClaimTemplates: [{{metadata: {{name: data}}, spec: {{accessModes: [ReadWriteOncePod]}}}}]
+"""
+
+
+async def psql(client: Client, statement: str) -> str:
+    program = f"{postgres_directory()}/bin/psql"
+    return await said(client, "bank-0", program, "-h", "/tmp", "-U", "postgres", "-Atc", statement)
+
+
+async def is_ready(client: Client) -> None:
+    (kept,) = await keeping.all_kept(client.connection)
+    await keeping.follow(
+        client.connection,
+        kept.uid,
+        lambda pod: keeping.is_up(pod) and all(one.ready for one in pod.containers),
+    )
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(postgres_directory() is None, reason="Debian's postgresql is not installed")
+async def test_a_real_database_loses_nothing_that_it_has_confirmed(tmp_path: Path) -> None:
+    archive = f"{tmp_path}/bank.tar"
+    insert = "insert into money select generate_series(1, 1000)"
+    with running_cribd(built=[postgres_image()], warm=False) as cribd:
+        async with cleared(cribd, tmp_path / "pods") as client:
+            await client.run_manifest(BANK, restart=True)
+            await is_ready(client)
+            await psql(client, "create table money (amount int)")
+            await psql(client, insert)
+            cribd.kill()
+            cribd.start()
+            await psql(client, insert)
+            power_cut(cribd)
+            cribd.start()
+            await is_ready(client)
+            assert await psql(client, "select count(*), sum(amount) from money") == "2000|1001000\n"
+            await client.remove_pod("bank-0")
+            await client.run_manifest(BANK, restart=True)
+            await is_ready(client)
+            await volumes.snapshot(client.connection, "data-bank-0", "running")
+            await psql(client, insert)
+            await client.stop_pod("bank-0", grace=60)
+            await client.remove_pod("bank-0")
+            await volumes.export(client.connection, "data-bank-0", archive)
+            await volumes.remove(client.connection, "data-bank-0")
+            snapshot = VolumeSpec(snapshot="running", access_modes=["ReadWriteOncePod"])
+            await volumes.create(client.connection, "data-bank-0", snapshot)
+            await client.run_manifest(
+                BANK.replace(
+                    "spec: {accessModes",
+                    "spec: {dataSource: {apiGroup: snapshot.storage.k8s.io, kind: VolumeSnapshot, name: running}, accessModes",
+                ),
+                restart=True,
+            )
+            await is_ready(client)
+            assert await psql(client, "select count(*) from money") == "2000\n", "as it was at the snapshot"
+    with running_cribd(built=[postgres_image()], warm=False) as cribd:
+        async with cleared(cribd, tmp_path / "elsewhere") as client:
+            spec = VolumeSpec(access_modes=["ReadWriteOncePod"])
+            await volumes.import_files(client.connection, "data-bank-0", spec, archive)
+            await client.run_manifest(BANK, restart=True)
+            await is_ready(client)
+            assert await psql(client, "select count(*) from money") == "3000\n"
+
+
 async def test_a_volume_that_is_used_stays_and_one_pods_volume_is_for_one_pod(
     cribd: Cribd, client: Client, tmp_path: Path
 ) -> None:
@@ -171,6 +267,21 @@ async def test_pods_share_a_volume_by_their_group_and_read_only_is_read_only(cli
     assert await said(client, "reader", "cat", "/w") == "hello\n"
     assert (await client.exec("reader", ["sh", "-c", "echo x > /w"])).code != 0
     assert await said(client, "writer", "cat", "/data/group") == "2000\n"
+
+
+async def test_a_claim_of_mode_block_is_a_device_in_the_container(client: Client) -> None:
+    spec = VolumeSpec(kind="block", block=True, capacity=1 << 20)
+    await volumes.create(client.connection, "disk", spec)
+    await client.run_manifest(pod("raw", claimed("disk"), "devicePath: /dev/disk"))
+    await said(client, "raw", "sh", "-c", "echo data | dd of=/dev/disk conv=notrunc 2>/dev/null")
+    assert await said(client, "raw", "head", "-c", "4", "/dev/disk") == "data"
+    with pytest.raises(
+        ClientError, match=r"default/disk is a device \(volumeMode: Block\): use volumeDevices"
+    ):
+        await client.run_manifest(pod("wrong", claimed("disk")))
+    await client.remove_pod("raw")
+    await client.run_manifest(pod("raw", claimed("disk"), "devicePath: /dev/disk"))
+    assert await said(client, "raw", "head", "-c", "4", "/dev/disk") == "data"
 
 
 async def test_a_claim_begins_as_a_snapshot_or_as_another_volume(client: Client) -> None:
