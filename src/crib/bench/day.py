@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from crib.bench import figures
@@ -89,9 +90,7 @@ class Day:
                 mine = [each for each, pod in self._pods.items() if pod in self._target.alive]
                 for number, container in enumerate(mine):
                     shift = self._every * number / len(mine)
-                    group.create_task(
-                        self._repeat(self._every, lambda one=container: self._probe(one), shift)
-                    )
+                    group.create_task(self._repeat(self._every, partial(self._probe, container), shift))
         minutes = (time.monotonic() - began) / 60
         after = (_process_seconds(self._target.pid), _own_seconds(), cpu_seconds())
         for label, first, last in zip(("daemon", "bench itself", "machine"), before, after, strict=True):
@@ -144,7 +143,10 @@ class Day:
 
     async def _probe(self, container: str) -> None:
         request = ExecSyncRequest(container_id=container, cmd=["true"], timeout=EXEC_TIMEOUT)
-        await self._timed("exec probe", self._call(self._runtime.ExecSync, request))
+        await self._timed("exec probe", self._execute(request))
+
+    async def _execute(self, request: ExecSyncRequest) -> None:
+        await self._call(self._runtime.ExecSync, request)
 
     async def _events(self) -> None:
         """Read and forget them; a runtime that has none is asked no more."""

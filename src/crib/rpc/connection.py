@@ -21,9 +21,11 @@ BLOCK_LIMIT = 64 << 10
 UNREAD_LIMIT = 4 << 20
 """Bytes of small frames that a client may leave unread; more end its connection."""
 TURN = 16
-"""Frames of one call that go before those of the next; and calls of one reading that are answered at once."""
-LARGE_FRAME = 256 << 10
-"""Most of a frame that goes, if the client takes as much."""
+"""Calls of one reading that are answered at once."""
+LARGE_FRAME = 64 << 10
+"""Bytes of a frame that goes at most, if the client takes as much."""
+STRETCH_BYTES = 256 << 10
+"""Of one call in one go: what the client has not read yet is never more than this and a few frames."""
 
 
 class Answering(Protocol):
@@ -291,10 +293,9 @@ class GrpcConnection(asyncio.Protocol):
 
     def _send_some(self, call: GrpcCall) -> None:
         pieces: list[bytes | memoryview] = []
-        for _ in range(TURN):
+        before = self._window
+        while call.waits and self._window > 0 and call.window > 0 and before - self._window < STRETCH_BYTES:
             pieces += call.chunk(min(self._frame_bytes, self._window))
-            if not call.waits or self._window <= 0 or call.window <= 0:
-                break
         self._out.append(b"".join(pieces))
         self._flush()
         if call.waits:

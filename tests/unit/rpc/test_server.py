@@ -20,6 +20,8 @@ from tests.unit.rpc.raw_client import RawClient, connected, head, message
 
 CALLS_LIMIT, MESSAGE_LIMIT = 40, 1 << 20
 PIECE = b"p" * 50_000
+LARGE = 3 << 20
+"""Bytes of an answer."""
 
 
 class Lab:
@@ -35,6 +37,7 @@ class Lab:
             {
                 "/Echo": Method(self._echo),
                 "/Quick": Method(self._late, at_once=lambda _, request: request),
+                "/Large": Method(self._late, at_once=lambda _, request: request * LARGE),
                 "/Many": Method(self._many),
                 "/Wait": Method(self._wait),
                 "/Slow": Method(self._slow),
@@ -332,3 +335,23 @@ async def test_a_stop_does_not_wait_for_calls_beyond_its_grace(lab: Lab, client:
     await client.ending(3)
     await lab.server.stop(0)
     assert lab.cancelled.is_set()
+
+
+async def test_a_large_answer_waits_for_its_client_in_the_call_and_not_in_the_connection(
+    lab: Lab, client: RawClient
+) -> None:
+    """However large its windows and frames are: what a connection holds, only its end frees."""
+    window = 1 << 30
+    client.writer.write(
+        frames.settings({frames.INITIAL_WINDOW_SIZE: window, frames.MAX_FRAME_SIZE: frames.LARGEST_FRAME})
+    )
+    client.allow(0, window)
+    for number in range(TURN):
+        client.call(2 * number + 1, "/Large", b"x")
+    first = await client.next(frames.DATA, 1)
+    (connection,) = lab.server._connections
+    assert connection._transport.get_write_buffer_size() < UNREAD_LIMIT // 2
+    client.seen.insert(0, first)
+    for number in range(TURN):
+        content, trailers = await client.ending(2 * number + 1)
+        assert (len(content), trailers) == (LARGE + 5, {"grpc-status": "0"})

@@ -62,8 +62,10 @@ class FrameReader:
     """Takes what comes, in whatever pieces, and gives frames."""
 
     def __init__(self, *, is_client: bool = False) -> None:
+        """A client expects no preface, and takes frames of any size."""
         self._rest = b""
         self._greeted = is_client
+        self._limit = LARGEST_FRAME if is_client else FRAME_BYTES
 
     def read(self, data: bytes) -> Iterator[Frame]:
         """The frames that are whole now. Raises Http2Error."""
@@ -79,7 +81,7 @@ class FrameReader:
             self._greeted, at = True, len(PREFACE)
         while end - at >= HEAD_BYTES:
             length = int.from_bytes(data[at : at + 3], "big")
-            if length > FRAME_BYTES:
+            if length > self._limit:
                 raise Http2Error(EndReason.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
             content = at + HEAD_BYTES
             if end - content < length:
