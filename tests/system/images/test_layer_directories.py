@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from crib.backends import confined_programs
 from crib.backends.images.mounts import LayerMounts
 from crib.backends.images.probe import probe_mounting
-from crib.backends.images.unpacked import directories as directories_module
 from crib.backends.images.unpacked import tree_writer
 from crib.backends.images.unpacked.directories import DirectoryLayers, check_directory, unpack_file
 from crib.backends.images.unpacked.tree_digest import digest_directory
@@ -152,7 +152,7 @@ async def test_a_cancelled_caller_leaves_nothing_half_made(
     with monkeypatch.context() as halfway:
         # As the helper in the middle of its work, however fast the machine is: it sleeps until it is killed.
         script = "import os, sys, time; os.mkdir('half', dir_fd=int(sys.argv[3])); time.sleep(600)"
-        halfway.setattr(directories_module, "_START", script)
+        halfway.setattr(confined_programs, "_START", script)
         work = asyncio.ensure_future(layers.unpack(LAYER))
         half = Path(paths.layers, f".{short(LAYER, '.unpacking')}", "half")
         # What happens in between is seen in the directory only.
@@ -373,7 +373,7 @@ async def test_the_helper_can_neither_leave_its_directory_nor_do_more_than_it_mu
         "module._answer = look\n"
         "module.main(sys.argv[1:])\n"
     )
-    monkeypatch.setattr(directories_module, "_START", script)
+    monkeypatch.setattr(confined_programs, "_START", script)
     put(paths, LAYER, Entry("a"))
     target = f"{paths.layers}/target"
     os.mkdir(target)
@@ -392,7 +392,7 @@ async def test_a_helper_that_dies_is_an_error_and_leaves_nothing(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = "import os, sys; os.mkdir('x', dir_fd=int(sys.argv[3])); os.kill(os.getpid(), 9)"
-    monkeypatch.setattr(directories_module, "_START", script)
+    monkeypatch.setattr(confined_programs, "_START", script)
     put(paths, LAYER, Entry("a"))
     with pytest.raises(Broken, match="exit code -9"):
         await DirectoryLayers(paths).unpack(LAYER)

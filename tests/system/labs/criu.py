@@ -97,7 +97,7 @@ class Gate:
 COUNTER = (
     *("sh", "-c"),
     "rm /etc/group; echo kept >/note; i=0;"
-    "while true; do i=$((i+1)); echo $i; echo $i >/count; sleep 0.1; done",
+    "while true; do i=$((i+1)); echo $i; echo $i >/next; mv /next /count; sleep 0.1; done",
 )
 BOUND = 60.0
 

@@ -16,7 +16,7 @@ from crib.client.errors import ClientError, InvalidRequest, NotFound, WrongState
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.system.labs.criu import COUNTER, SETTINGS, checkpoint, count, counter, counts_on, with_criu
-from tests.system.labs.daemon import Cri, Cribd, crib, running_cribd
+from tests.system.labs.daemon import Cri, Cribd, crib, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system, with_criu]
 
@@ -51,7 +51,9 @@ async def saved(cri: Cri, directory: Path, **fields: object) -> tuple[Path, int]
     return location, at
 
 
-def first_count(log: Path) -> int:
+async def first_count(log: Path) -> int:
+    """The first that the restored container has logged."""
+    await until(lambda: "\n" in log.read_text())
     return int(log.read_text().split()[3])
 
 
@@ -66,7 +68,7 @@ async def test_a_counter_goes_on_counting_on_another_node(cri: Cri, other: Cribd
         assert not log.exists(), "nothing runs before the start"
         await there.start(container)
         await counts_on(there, container, at)
-        assert 1 < first_count(log) <= at + 1, "it went on where it was"
+        assert 1 < await first_count(log) <= at + 1, "it went on where it was"
         assert await there.sh(container, "cat /note; ls /etc/group 2>&1; hostname") == (
             "kept\nls: /etc/group: No such file or directory\narrived"
         )
