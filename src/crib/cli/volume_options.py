@@ -207,5 +207,11 @@ class SnapshotListOptions:
 
 
 @dataclass(frozen=True)
+class VolumeDriversOptions:
+    output: ListOutput = Format.TABLE
+    quiet: _Quiet = False
+
+
+@dataclass(frozen=True)
 class SnapshotRemoveOptions:
     snapshots: Annotated[list[str], typer.Argument(metavar="SNAPSHOT", help=_NAME)]

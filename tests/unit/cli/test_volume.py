@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.cli import volume, volume_snapshots, volume_upkeep
+from crib.cli import volume, volume_drivers, volume_snapshots, volume_upkeep
 from crib.cli import volume_options as args
 from crib.cli.forms import Format
 from crib.cli.session import CliSession, CommandError
@@ -251,3 +251,12 @@ async def test_another_runtime_keeps_no_volumes(tmp_path: Path) -> None:
             with pytest.raises(NotOffered) as wrong:
                 await call
             assert isinstance(wrong.value, ClientError)
+
+
+async def test_drivers_are_listed_with_what_they_were_asked(session: CliSession, capsys: Told) -> None:
+    await volume_drivers.ls(session, args.VolumeDriversOptions())
+    _, ready, away = (line.split() for line in lines(capsys))
+    assert ready == ["a.csi", "v1", "Ready", "4", "1", "1.5", "ms"]
+    assert " ".join(away) == "b.csi - Not ready: nobody listens 0 0 -"
+    await volume_drivers.ls(session, args.VolumeDriversOptions(quiet=True))
+    assert lines(capsys) == ["a.csi", "b.csi"]

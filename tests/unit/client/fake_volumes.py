@@ -208,6 +208,13 @@ class FakeVolumeNode(FakeNode):
         for finding in self.world.findings:
             yield finding
 
+    async def ListVolumeDrivers(self, request: Any, context: Any) -> node.ListVolumeDriversResponse:
+        ready = node.VolumeDriver(
+            name="a.csi", version="v1", ready=True, calls=4, failures=1, duration=6_000_000
+        )
+        away = node.VolumeDriver(name="b.csi", problem="nobody listens")
+        return node.ListVolumeDriversResponse(drivers=[ready, away])
+
 
 async def serve_volumes(path: str, world: VolumeWorld) -> grpc.aio.Server:
     """Start it at a socket."""

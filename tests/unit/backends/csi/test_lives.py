@@ -249,11 +249,14 @@ async def test_the_node_does_its_part_of_an_expansion_when_the_volume_is_staged_
     nothing_left(lab)
 
 
-async def test_the_node_does_its_part_when_a_volume_is_published_that_is_never_staged(
-    lab: CsiLab,
+@pytest.mark.parametrize("block", [False, True])
+async def test_the_node_does_its_part_when_it_is_published_where_no_stage_has_it(
+    lab: CsiLab, block: bool
 ) -> None:
-    lab.options.node = tuple(one for one in NODE_CAN if one != "STAGE_UNSTAGE_VOLUME")
-    life, use = lab.life(), volume_use()
+    """A raw device is at the target only."""
+    if not block:
+        lab.options.node = tuple(one for one in NODE_CAN if one != "STAGE_UNSTAGE_VOLUME")
+    life, use = lab.life(block=block), volume_use()
     await life.create()
     await lab.kind.expand(life.record, 3 << 20)
     await life.stage()
