@@ -613,3 +613,44 @@ async def test_each_step_is_counted_by_kind(world: World) -> None:
 
 def test_a_spec_says_the_usual_by_default() -> None:
     assert VolumeSpec("local").access_modes == (AccessMode.READ_WRITE_ONCE,)
+
+
+async def test_pods_come_and_go_while_a_volume_is_exported(world: World) -> None:
+    await published(world)
+    hold = world.volumes.archives.failpoints.hold("write")
+    call = asyncio.ensure_future(world.node.volumes.export("data", "/archive"))
+    async with bounded():
+        await hold.reached.wait()
+        await world.node.volumes.unpublish("uid-web")
+        await published(world, "other")
+        hold.release.set()
+        await call
+    assert [use.pod.uid for use in row(world).uses] == ["uid-other"]
+
+
+async def test_two_exports_at_a_time_do_not_end_each_other(world: World) -> None:
+    await world.node.volumes.create(order())
+    hold = world.volumes.archives.failpoints.hold("write", subject="/slow")
+    slow = asyncio.ensure_future(world.node.volumes.export("data", "/slow"))
+    async with bounded():
+        await hold.reached.wait()
+        await world.node.volumes.export("data", "/quick")
+        assert len(row(world).uses) == 1
+        assert row(world).stage is StageState.STAGED
+        hold.release.set()
+        await slow
+    assert row(world).uses == ()
+    assert world.volumes.kind.is_clean
+
+
+async def test_the_timeline_of_a_pod_begins_with_its_volumes(world: World) -> None:
+    await published(world, "web", wanted("one"), wanted("two"))
+    sandbox = await world.pod()
+    stages = world.node.stages(sandbox)
+    names = [(stage.name, stage.subject) for stage in stages]
+    (whole,) = [place for place, (name, _) in enumerate(names, 1) if name == "PublishVolumes"]
+    assert {("volume create", "default/one"), ("volume stage", "default/two")} <= set(names)
+    assert all(stage.parent == whole for stage in stages if stage.name.startswith("volume "))
+    assert names.index(("PublishVolumes", "web")) < names.index(("RunPodSandbox", "web"))
+    again = await world.pod("web", attempt=1)
+    assert "PublishVolumes" not in [stage.name for stage in world.node.stages(again)]
