@@ -68,8 +68,8 @@ _BASE = (
 )  # fmt: skip
 _CRIB = (
     "crun", "runc", "conmon", "catatonit", "libnftables1", "nftables", "busybox-static", "iproute2",
-    "iptables", "containernetworking-plugins", "docker-registry", "erofs-utils", "procps", "attr", "git",
-    "tmux", "strace", "apparmor", "containerd",
+    "iptables", "containernetworking-plugins", "docker-registry", "erofs-utils", "e2fsprogs", "xfsprogs",
+    "procps", "attr", "git", "tmux", "strace", "apparmor", "containerd",
 )  # fmt: skip
 _SELINUX = ("selinux-policy-default", "policycoreutils", "selinux-utils", "attr", "auditd")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -388,3 +389,21 @@ async def test_a_volume_that_somebody_works_in_is_not_unstaged(lab: VolumeLab) -
     finally:
         os.close(worker)
     await lab.unstaged(record)
+
+
+async def test_an_xfs_is_mounted_beside_what_was_restored_from_it_and_grows(lab: VolumeLab) -> None:
+    if shutil.which("mkfs.xfs") is None:
+        pytest.skip("mkfs.xfs is not installed")
+    least = disk_filesystems.LEAST["xfs"]
+    spec = VolumeSpec("block", capacity=least, fs_type="xfs")
+    record = await lab.staged(await lab.new(spec))
+    Path(lab.of(record).stage, "file").write_text("kept")
+    kept = await lab.snapshot(record)
+    larger = await lab.staged(await lab.new(replace(spec, capacity=2 * least), kept, name="larger"))
+    assert Path(lab.of(larger).stage, "file").read_text() == "kept"
+    totals = [(await lab.kind.usage(one)).total or 0 for one in (record, larger)]
+    assert totals[1] > 1.5 * totals[0]
+    assert await lab.kind.expand(record, 2 * least) == 2 * least
+    assert ((await lab.kind.usage(record)).total or 0) > 1.5 * totals[0]
+    for one in (record, larger):
+        await lab.unstaged(one)
