@@ -23,6 +23,7 @@ def add_volume_commands(app: typer.Typer, panel: str) -> None:
     command(volume, args.VolumeStatsOptions, panel)(stats)
     command(volume, args.VolumeResizeOptions, panel)(resize)
     command(volume, args.VolumeCheckOptions, panel)(check)
+    command(volume, args.VolumeDriversOptions, panel)(drivers)
     snapshot = group(
         "Keep volumes as they are at a moment. crib volume create --snapshot makes a volume of one."
     )
@@ -117,6 +118,13 @@ def check(session: CliSession, options: args.VolumeCheckOptions) -> None:
     from crib.cli import volume_upkeep as work
 
     raise typer.Exit(session.run(work.check(session, options)))
+
+
+def drivers(session: CliSession, options: args.VolumeDriversOptions) -> None:
+    """List the storage drivers (CSI) of the configuration; each is asked now who it is and what it can."""
+    from crib.cli import volume_upkeep as work
+
+    session.run(work.drivers(session, options))
 
 
 def snapshot_create(session: CliSession, options: args.SnapshotCreateOptions) -> None:

@@ -181,6 +181,11 @@ class VolumeStatsOptions:
 
 
 @dataclass(frozen=True)
+class VolumeDriversOptions:
+    output: ListOutput = Format.TABLE
+
+
+@dataclass(frozen=True)
 class VolumeResizeOptions:
     volume: _Volume
     size: Annotated[str, typer.Argument(metavar="QUANTITY", help="For example 20Gi; not less than it has.")]

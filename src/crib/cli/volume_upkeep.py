@@ -7,8 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from crib.cli.forms import Format
-from crib.cli.output import as_dict, document, size, table, tell
+from crib.cli.output import Listing, as_dict, document, size, table, tell
 from crib.cli.session import CommandError, say
+from crib.cli.tables import TableColumn
 from crib.cli.upkeep import finding_line, summary_line
 from crib.cli.volume import bytes_of, label, name_of, spec_of, warn
 from crib.client import node, volumes
@@ -16,7 +17,7 @@ from crib.client import node, volumes
 if TYPE_CHECKING:
     from crib.cli import volume_options as args
     from crib.cli.session import CliSession
-    from crib.stubs.node.v1.node_pb2 import Finding, PrunedVolume, VolumeUsage
+    from crib.stubs.node.v1.node_pb2 import Finding, PrunedVolume, VolumeDriver, VolumeUsage
 
 
 async def prune(session: CliSession, options: args.VolumePruneOptions) -> None:
@@ -128,3 +129,40 @@ async def check(session: CliSession, options: args.VolumeCheckOptions) -> int:
     else:
         print(summary_line(found), flush=True)
     return 1 if any(map(node.is_left, found)) else 0
+
+
+_DRIVER_COLUMNS = (
+    "DRIVER",
+    "READY",
+    "VERSION",
+    "CALLS",
+    "FAILED",
+    "PROBLEM",
+    TableColumn("NODE ID", wide=True),
+    TableColumn("SOCKET", wide=True),
+    TableColumn("CAN", wide=True),
+)
+
+
+async def drivers(session: CliSession, options: args.VolumeDriversOptions) -> None:
+    """A row for each driver of the configuration."""
+    async with session.connect() as connection:
+        found = await volumes.drivers(connection)
+    names = [one.name for one in found]
+    rows = [_driver_row(one) for one in found]
+    listing = Listing(_DRIVER_COLUMNS, rows, names, names, [as_dict(one) for one in found])
+    listing.show(options.output)
+
+
+def _driver_row(one: VolumeDriver) -> tuple[str, ...]:
+    return (
+        one.name,
+        "yes" if one.ready else "no",
+        one.version or "-",
+        str(one.calls),
+        str(one.failures),
+        one.problem or "-",
+        one.node_id or "-",
+        one.socket,
+        ", ".join(one.capabilities) or "-",
+    )

@@ -241,6 +241,22 @@ async def test_snapshots_are_listed_and_removed(
         await volume_snapshots.create(session, args.SnapshotCreateOptions("shop/data", "A"))
 
 
+async def test_drivers_are_listed_with_why_they_are_not_ready(
+    session: CliSession, world: VolumeWorld, capsys: Told
+) -> None:
+    world.drivers = [
+        node.VolumeDriver(name="a.example", ready=True, version="1.2", calls=7, failures=1, socket="/a"),
+        node.VolumeDriver(name="b.example", problem="its socket is not there", socket="/b"),
+    ]
+    await volume_upkeep.drivers(session, args.VolumeDriversOptions(output=Format.WIDE))
+    table = lines(capsys)
+    assert table[1].split() == ["a.example", "yes", "1.2", "7", "1", "-", "-", "/a", "-"]
+    assert table[2].split()[:3] == ["b.example", "no", "-"]
+    assert "its socket is not there" in table[2]
+    await volume_upkeep.drivers(session, args.VolumeDriversOptions(output=Format.NAME))
+    assert lines(capsys) == ["a.example", "b.example"]
+
+
 async def test_another_runtime_keeps_no_volumes(tmp_path: Path) -> None:
     async with served(World(), tmp_path, node=False) as session:
         for call in (

@@ -98,7 +98,7 @@ async def _takes_group(
     connection: Connection, plan: PodPlan, volume: VolumePlan, one: PublishedVolume
 ) -> bool:
     """Whether `fsGroup` is for this volume: as a kubelet has it, of a CSI driver's only some."""
-    if volume.group is None or one.block or one.read_only:
+    if volume.group is None or one.block or one.read_only or one.has_group:
         return False
     if one.kind != "csi":
         return one.kind != "image"
@@ -143,6 +143,8 @@ def _request(plan: PodPlan, dirs: Dirs, here: Collection[str]) -> PublishVolumes
     )
     for volume in plan.volumes:
         if volume.claim is not None:
+            if volume.group is not None:
+                request.fs_group = volume.group  # of the pod, and so of each of its volumes
             wanted = WantedVolume(volume=volume.name, name=volume.claim.name, read_only=volume.read_only)
             if volume.claim.name not in here:
                 secrets = dirs.secrets(plan.uid, volume.name)
