@@ -253,7 +253,13 @@ async def test_another_runtime_keeps_no_volumes(tmp_path: Path) -> None:
             assert isinstance(wrong.value, ClientError)
 
 
-async def test_drivers_are_listed_with_what_they_were_asked(session: CliSession, capsys: Told) -> None:
+async def test_drivers_are_listed_with_what_they_were_asked(
+    session: CliSession, world: VolumeWorld, capsys: Told
+) -> None:
+    world.drivers = [
+        node.VolumeDriver(name="a.csi", version="v1", ready=True, calls=4, failures=1, duration=6_000_000),
+        node.VolumeDriver(name="b.csi", problem="nobody listens"),
+    ]
     await volume_drivers.ls(session, args.VolumeDriversOptions())
     _, ready, away = (line.split() for line in lines(capsys))
     assert ready == ["a.csi", "v1", "Ready", "4", "1", "1.5", "ms"]

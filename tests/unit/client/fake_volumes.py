@@ -34,6 +34,9 @@ class VolumeWorld(World):
     findings: list[node.Finding] = field(default_factory=list)
     checks: list[node.CheckVolumesRequest] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)
+    drivers: list[node.VolumeDriver] = field(default_factory=list)
+    gives_group: bool = False
+    """Whether the maker of volumes gives their files to the pod's group."""
     stuck: str = ""
     """Why no volume can be taken from a pod."""
 
@@ -127,6 +130,7 @@ class FakeVolumeNode(FakeNode):
                     block=volume.spec.block,
                     read_only=use.read_only,
                     kind=volume.spec.kind,
+                    has_group=self.world.gives_group and request.HasField("fs_group"),
                     created=is_new,
                     warnings=self.world.warnings,
                 )
@@ -209,11 +213,7 @@ class FakeVolumeNode(FakeNode):
             yield finding
 
     async def ListVolumeDrivers(self, request: Any, context: Any) -> node.ListVolumeDriversResponse:
-        ready = node.VolumeDriver(
-            name="a.csi", version="v1", ready=True, calls=4, failures=1, duration=6_000_000
-        )
-        away = node.VolumeDriver(name="b.csi", problem="nobody listens")
-        return node.ListVolumeDriversResponse(drivers=[ready, away])
+        return node.ListVolumeDriversResponse(drivers=self.world.drivers)
 
 
 async def serve_volumes(path: str, world: VolumeWorld) -> grpc.aio.Server:

@@ -144,7 +144,7 @@ def _request(plan: PodPlan, dirs: Dirs, here: Collection[str]) -> PublishVolumes
     for volume in plan.volumes:
         if volume.claim is not None:
             if volume.group is not None:
-                request.fs_group = volume.group
+                request.fs_group = volume.group  # of the pod, and so of each of its volumes
             wanted = WantedVolume(volume=volume.name, name=volume.claim.name, read_only=volume.read_only)
             if volume.claim.name not in here:
                 secrets = dirs.secrets(plan.uid, volume.name)

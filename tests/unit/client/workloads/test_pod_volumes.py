@@ -264,6 +264,20 @@ async def test_the_pods_group_owns_what_a_kubelet_would_give_it(
 
 
 @pytest.mark.root
+async def test_a_driver_that_gives_files_to_the_group_is_left_to_it(
+    connection: Connection, world: VolumeWorld, dirs: Dirs
+) -> None:
+    volume = world.add_volume("default/data", kind="csi", fs_type="ext4", access_modes=["ReadWriteOnce"])
+    world.gives_group = True
+    plan = plan_of(dirs, CLAIM, spec="securityContext: {fsGroup: 1234}")
+    files.make(plan, dirs)
+    await pod_volumes.attach(connection, plan, dirs, lambda _: None)
+    (request,) = world.publications
+    assert request.fs_group == 1234
+    assert os.stat(f"{world.directory}/{volume.id}").st_gid == 0
+
+
+@pytest.mark.root
 async def test_a_group_that_is_right_at_the_root_is_not_set_again_where_the_policy_says_so(
     connection: Connection, world: VolumeWorld, dirs: Dirs
 ) -> None:
