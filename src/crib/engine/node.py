@@ -42,7 +42,7 @@ from crib.model.container import ContainerRecord
 from crib.model.errors import NotFound
 from crib.model.events import EventKind, NodeEvent, Stage
 from crib.model.facts import HostFacts
-from crib.model.ids import SandboxId
+from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import ImageRecord
 from crib.model.lifecycle import is_listed
 from crib.model.plugin_status import PluginFigures, PluginStatus
@@ -262,6 +262,9 @@ class Node:
 
     def kept_restarted(self, event: NodeEvent) -> None:
         """Who keeps a pod up starts a container of it again, or waits before that."""
+        container = self._core.containers.get(ContainerId(event.subject))
+        if event.action == "restarted" and container and self.history.may_have_told("restarted", container):
+            return  # before the daemon was killed
         found = self._core.describe(event.pod_id or event.subject)
         self.history.tell(replace(event, pod=found.pod, pod_id=found.sandbox or event.pod_id))
 
