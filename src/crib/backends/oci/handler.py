@@ -67,7 +67,7 @@ class OciHandler:
         return self._env.facts
 
     def adapt(self, settings: Settings) -> None:
-        self._env.settings = settings
+        self._env.adapt(settings)
         self._parts.making.adapt()
 
     async def readiness(self) -> Readiness:

@@ -79,7 +79,7 @@ class ShimHandler:
         return self._env.facts
 
     def adapt(self, settings: Settings) -> None:
-        self._env.settings = settings
+        self._env.adapt(settings)
         self.tools.making.adapt()
 
     async def readiness(self) -> Readiness:
