@@ -10,7 +10,6 @@ from crib.model.errors import (
     Aborted,
     AlreadyExists,
     Broken,
-    CannotExecute,
     CribError,
     Exhausted,
     InvalidRequest,
@@ -32,7 +31,6 @@ CODES: dict[type[CribError], grpc.StatusCode] = {
     Aborted: grpc.StatusCode.ABORTED,
     NotBuilt: grpc.StatusCode.UNIMPLEMENTED,
     Broken: grpc.StatusCode.INTERNAL,
-    CannotExecute: grpc.StatusCode.INTERNAL,
 }
 
 # The kubelet looks for these words at the very beginning of the error. It omits gRPC's own preamble only for
