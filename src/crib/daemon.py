@@ -30,7 +30,7 @@ from crib import __version__, offline
 from crib.api.server import Server, answer_problem
 from crib.backends.environment import SharedLayers
 from crib.backends.extensions import NO_EXTENSIONS, Extensions, load_extensions
-from crib.backends.handlers import closed_handlers, open_handlers
+from crib.backends.handlers import LaterHandlers, closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_id_maps, probe_mounting
@@ -64,7 +64,7 @@ from crib.observe import logs
 from crib.observe.audit import Auditing
 from crib.observe.insight import LoopInsight
 from crib.observe.lag import LoopWatch
-from crib.reloading import Followers, Reloading
+from crib.reloading import Followers, NewHandlers, Reloading
 from crib.streaming.server import StreamServer
 from crib.tasks.keeper import HANDS
 from crib.tasks.lanes import TwoLanes
@@ -110,6 +110,7 @@ class Daemon:
         self._ends = contextlib.AsyncExitStack()
         self._manager = ServiceManager()
         self._stop_by = 0.0
+        self._later: LaterHandlers
 
     async def open_node(self, *, for_wipe: bool = False, to_run: bool = True) -> Node:
         """Everything behind the door, before recovery. For a wipe nothing is tried, no program asked.
@@ -145,6 +146,7 @@ class Daemon:
             )
             facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
             store = (extensions.store or LayerStore)(paths, settings.images, mounting)
+            self._later = LaterHandlers(paths, facts, store.mounts)
             handlers = await open_handlers(settings, paths, facts, store.mounts, to_run=to_run)
         await imported
         pods = database.pods
@@ -199,7 +201,8 @@ class Daemon:
             self._ends.enter_context(self._insight.ready(node))
             await node.start()
             await node.let_plugins_in()
-            followers = Followers(node, (telemetry, auditing), streams)
+            later = NewHandlers(node, self._later)
+            followers = Followers(node, (telemetry, auditing, later), streams)
             await self._ends.enter_async_context(self._configuration.ready(followers))
             server.gate.open()
             await self._kept.begin(node.notices.follow("kept pods"), node.kept_restarted)

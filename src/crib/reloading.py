@@ -12,11 +12,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
-from crib.backends.handlers import check_kinds
+from crib.backends.handlers import LaterHandlers, check_kinds
 from crib.backends.network.networks import check_mode
 from crib.config import DEFAULT_PATH, ConfigError, Configuration, read
 from crib.config.checks import check
@@ -28,7 +28,7 @@ from crib.model.configuration import ChangedKey, Reloaded, ShownConfiguration
 from crib.model.errors import CribError, Unavailable
 from crib.model.events import EventKind
 from crib.model.keys import followed
-from crib.model.settings import Settings
+from crib.model.settings import HandlerSettings, Settings
 from crib.observe import logs
 from crib.streaming.server import StreamServer
 
@@ -72,9 +72,19 @@ class _Plan:
     wrong: tuple[str, ...]
 
     @classmethod
-    def of(cls, configuration: Configuration, before: Settings) -> Self:
-        """Of what was read; takes some milliseconds."""
+    def of(
+        cls, configuration: Configuration, before: Settings, bound: Mapping[str, HandlerSettings | None]
+    ) -> Self:
+        """Of what was read; takes some milliseconds. `bound`: see Node.bound_handlers."""
         settings = followed(before, configuration.settings)
+        late = {
+            name
+            for name, handler in settings.handlers.items()
+            if name not in before.handlers and (handler.cni_conf_dir or bound.get(name, handler) != handler)
+        }
+        if late:
+            handlers = {name: one for name, one in settings.handlers.items() if name not in late}
+            settings = replace(settings, handlers=handlers)
         return cls(
             configuration,
             settings,
@@ -82,6 +92,27 @@ class _Plan:
             tuple(differences(settings, configuration.settings)),
             tuple(f"beside what takes a restart: {text}" for _, text in check(settings)),
         )
+
+
+class NewHandlers:
+    """The part that opens the handlers which are new, and offers them once the settings hold."""
+
+    def __init__(self, node: Node, later: LaterHandlers) -> None:
+        self._node = node
+        self._later = later
+
+    async def make_ready(self, settings: Settings) -> Finish:
+        """See FollowingPart. One that cannot be used is there all the same, and says why, as at a start."""
+        opened = await self._later.open(settings, self._node.missing_handlers(settings))
+
+        async def finish(holds: bool) -> None:
+            if holds:
+                self._node.offer(opened)
+                return
+            for handler in opened.values():
+                await handler.close()
+
+        return finish
 
 
 class Reloading:
@@ -145,7 +176,8 @@ class Reloading:
         before = self.settings
         try:
             job = Job("reading the configuration", limit=READ_SECONDS)
-            plan = await FOREIGN.run(job, lambda: _Plan.of(self._read(), before))
+            bound = followers.node.bound_handlers()
+            plan = await FOREIGN.run(job, lambda: _Plan.of(self._read(), before, bound))
             if plan.wrong:
                 return self._refused(followers, plan.wrong)
             settings = plan.settings

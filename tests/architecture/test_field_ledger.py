@@ -53,6 +53,7 @@ VALID: dict[str, Any] = {
     "Device.permissions": "rw",
     "EventsRequest.kinds": "pod",
     "ExecAsRequest.working_dir": "/work",
+    "ExecDetachedRequest.working_dir": "/work",
     "ExportImagesRequest.format": "oci",
     "ExportImagesRequest.path": "/archive",
     "ForwardRequest.targets": "tcp:80",

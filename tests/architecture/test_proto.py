@@ -243,6 +243,7 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/CollectNetworkGarbage": "unary",
         "/crib.v1.Node/RemoveNetwork": "unary",
         "/crib.v1.Node/ExecAs": "unary",
+        "/crib.v1.Node/ExecDetached": "unary",
         "/crib.v1.Node/ForgetKeptPod": "unary",
         "/crib.v1.Node/Forward": "unary",
         "/crib.v1.Node/KeepPod": "unary",

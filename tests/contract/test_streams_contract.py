@@ -8,7 +8,7 @@ import pytest
 
 from crib.engine.containers.execute import run_command
 from crib.model.container import ExecCommand
-from crib.model.errors import Broken, InvalidRequest, TimedOut, Unavailable, WrongState
+from crib.model.errors import CannotExecute, InvalidRequest, TimedOut, Unavailable, WrongState
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress, TerminalSize
 from tests.contract.handler_lab import HandlerLab, finish, line, rest
 from tests.fakes.world import bounded
@@ -95,6 +95,22 @@ async def test_a_command_can_be_ended_and_a_terminal_hung_up(lab: HandlerLab) ->
         await lab.handler.pods.remove(pod)
 
 
+async def test_a_detached_command_has_no_streams_and_runs_on(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    async with bounded():
+        script = ("/bin/sh", "-c", "cat; echo out; echo err >&2; sleep 600")
+        session = await lab.handler.streams.exec(record, ExecProcess(script, detached=True))
+        assert (session.stdin, session.stdout, session.stderr) == (None, None, None)
+        await session.kill()
+        assert await session.wait() == 137
+        await session.close()
+        with pytest.raises(CannotExecute):
+            await lab.handler.streams.exec(record, ExecProcess(("nosuch",), detached=True))
+        await lab.gone(record)
+        await lab.handler.pods.remove(pod)
+
+
 async def test_what_a_command_leaves_in_the_background_is_not_waited_for(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.running(pod)
@@ -111,12 +127,11 @@ async def test_a_command_that_cannot_be_run_is_told_as_what_it_is(lab: HandlerLa
     record = await lab.running(pod)
     async with bounded():
         for tty in (False, True):
-            with pytest.raises(Broken, match="nosuch"):
-                await finish(
-                    await lab.handler.streams.exec(
-                        record, ExecProcess(("/bin/nosuch",), tty=tty, stdout=True)
-                    )
-                )
+            for program, code in (("nosuch", 127), ("/bin/nosuch", 127), ("/etc/passwd", 126), ("/bin", 126)):
+                process = ExecProcess((program,), tty=tty, stdout=True)
+                with pytest.raises(CannotExecute) as caught:
+                    await finish(await lab.handler.streams.exec(record, process))
+                assert (caught.value.code, program) == (code, program), caught.value.words
         await lab.handler.containers.signal(record, signal.SIGKILL, everyone=True)
         await lab.exit_of(record)
         with pytest.raises(WrongState):

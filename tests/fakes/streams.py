@@ -8,12 +8,22 @@ from collections.abc import Collection, Sequence
 
 from crib.ends import ByteStream, Session
 from crib.model.container import ContainerRecord
-from crib.model.errors import Broken, InvalidRequest, Unavailable, WrongState
+from crib.model.errors import (
+    CANNOT_RUN,
+    NO_PROGRAM,
+    CannotExecute,
+    InvalidRequest,
+    Unavailable,
+    WrongState,
+)
 from crib.model.sandbox import SandboxRecord
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 from tests.fakes.failpoints import Failpoints
 from tests.fakes.host import PROGRAMS, FakeHost, ends_with
 from tests.fakes.sessions import EchoStream, FakeSession
+
+_FILES = ("passwd", "bin")
+"""Names of what is there and is no program."""
 
 
 class FakeStreams:
@@ -29,8 +39,11 @@ class FakeStreams:
         if container.status != "running":
             raise WrongState(f"exec in container {record.id}: it is {container.status}")
         program = process.argv[0].rsplit("/", 1)[-1]
+        what = f"exec of {program!r} in container {record.id}"
+        if program in _FILES:
+            raise CannotExecute(what, "permission denied", CANNOT_RUN)
         if program not in PROGRAMS:
-            raise Broken(f"exec of {program!r} in container {record.id}: no such file or directory")
+            raise CannotExecute(what, "no such file or directory", NO_PROGRAM)
 
         def take(data: bytes) -> None:
             if program == "cat" and data:

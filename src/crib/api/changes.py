@@ -33,7 +33,7 @@ CHANGES: Mapping[str, Callable[[Any], bool]] = {
             *("CreateContainer", "StartContainer", "StopContainer", "RemoveContainer"),
             *("UpdateContainerResources", "ReopenContainerLog"),
             *("CheckpointContainer", "CheckpointPod", "RestorePod"),
-            *("ExecSync", "Exec", "ExecAs", "Attach", "PortForward", "Forward"),
+            *("ExecSync", "Exec", "ExecAs", "ExecDetached", "Attach", "PortForward", "Forward"),
             *("PullImage", "RemoveImage", "ImportImage", "ExportImages"),
             *("UpdateRuntimeConfig", "CollectNetworkGarbage", "RemoveNetwork", "Abandon", "SetLogLevel"),
             *("KeepPod", "WantKeptPod", "ForgetKeptPod"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crib.api.calls import Answer, Call, Read
+from crib.api.calls import Answer, Call, Read, Verb
 from crib.api.translate import streams as translate
 from crib.api.translate.streams import AttachOrder, ExecOrder, ForwardOrder
 from crib.engine.streams.verbs import Streams
+from crib.model.errors import CannotExecute
 from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
@@ -34,6 +35,9 @@ class StreamCalls:
         """Those of crib.v1.Node."""
         return {
             "ExecAs": Read(node_pb2.ExecAsRequest, translate.decode_exec_as, self._exec_as),
+            "ExecDetached": Verb(
+                node_pb2.ExecDetachedRequest, translate.decode_exec_detached, self._exec_detached
+            ),
             "Forward": Read(node_pb2.ForwardRequest, translate.decode_forward, self._forward),
         }
 
@@ -42,6 +46,13 @@ class StreamCalls:
 
     def _exec_as(self, wanted: ExecOrder) -> Answer:
         return node_pb2.ExecAsResponse(url=self._exec_url(wanted))
+
+    async def _exec_detached(self, wanted: ExecOrder) -> Answer:
+        try:
+            await self._streams.exec_detached(wanted.container, wanted.process)
+        except CannotExecute as error:
+            return node_pb2.ExecDetachedResponse(exit_code=error.code, message=error.words)
+        return node_pb2.ExecDetachedResponse()
 
     def _exec_url(self, wanted: ExecOrder) -> str:
         return self._url_for("exec", self._streams.issue_exec(wanted.container, wanted.process))

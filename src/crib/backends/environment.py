@@ -63,6 +63,12 @@ class HandlerEnvironment:
     others: frozenset[str] | None = None
     """Of the default handler: those that look after themselves. It looks after what all others have made."""
 
+    def adapt(self, settings: Settings) -> None:
+        """Go by these from now on. Handlers that are new look after themselves."""
+        self.settings = settings
+        if self.others is not None:
+            self.others |= settings.handlers.keys() - {self.facts.name}
+
     def owns(self, handler: str) -> bool:
         """Whether what that handler made is this one's to look after."""
         return handler == self.facts.name or (self.others is not None and handler not in self.others)

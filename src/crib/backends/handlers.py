@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.extensions import HANDLERS, load
+from crib.backends.failures import trying
 from crib.backends.oci.handler import OciHandler
 from crib.backends.shim.handler_notes import noted_handlers
+from crib.host.threads import FOREIGN, Job
 from crib.model.errors import CribError
 from crib.model.facts import HostFacts
 from crib.model.ids import HandlerName
@@ -35,6 +40,9 @@ class HandlerKind(Protocol):
 
 KINDS: dict[str, HandlerKind] = {"oci": OciHandler}
 """By `handlers.NAME.kind`; others are added by `check_kinds`."""
+LOOK_SECONDS = 10.0
+"""For reading the files that a new handler is opened from."""
+LOOK_BYTES = 1 << 20
 _SHIM = "shim"
 """Is imported where a handler is one: the messages of shims take 2 MiB."""
 
@@ -62,16 +70,51 @@ async def open_handlers(
 ) -> Mapping[HandlerName, Handler]:
     """Probe each. One that cannot be used runs nothing and says why; the default one is an error `to_run`."""
     openings = _openings(settings, paths, facts, layers)
-    handlers: dict[HandlerName, Handler] = {}
-    for name, opening in openings.items():
-        try:
-            handlers[name] = await _kind(opening).open(opening)
-        except CribError as error:
-            if to_run and name == settings.default_handler:
-                raise
-            _log.warning("handler %s cannot be used: %s", name, error)
-            handlers[name] = _kind(opening).closed(opening, str(error))
-    return handlers
+    return {
+        name: await _opened(opening, must=to_run and name == settings.default_handler)
+        for name, opening in openings.items()
+    }
+
+
+async def _opened(opening: HandlerOpening, *, must: bool) -> Handler:
+    try:
+        return await _kind(opening).open(opening)
+    except CribError as error:
+        if must:
+            raise
+        _log.warning("handler %s cannot be used: %s", opening.name, error)
+        return _kind(opening).closed(opening, str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class LaterHandlers:
+    """Opens handlers while the daemon runs, with what the others were opened with."""
+
+    paths: Paths
+    facts: HostFacts
+    layers: SharedLayers
+
+    async def open(self, settings: Settings, names: Sequence[HandlerName]) -> dict[HandlerName, Handler]:
+        """Probe each of these. One that cannot be used runs nothing and says why."""
+        found = {}
+        for name in names:
+            opening = HandlerOpening(name, settings, self.paths, self.facts, self.layers)
+            job = Job(f"looking at the files of handler {name}", limit=LOOK_SECONDS)
+            with trying(f"handler {name}"):
+                await FOREIGN.run(job, _look, opening)  # a disk that hangs must not hold up the loop below
+            found[name] = await _opened(opening, must=False)
+        return found
+
+
+def _look(opening: HandlerOpening) -> None:
+    """Read what a handler is opened from, to the end. What is not there is told when it is opened."""
+    options, settings = opening.options, opening.settings
+    programs = (options.path or opening.name, settings.conmon)
+    files = (options.base_spec, options.containers.seccomp_profile)
+    for path in (*map(shutil.which, programs), *files):
+        with contextlib.suppress(OSError), open(path or os.devnull, "rb") as file:
+            while file.read(LOOK_BYTES):
+                pass
 
 
 def _openings(

@@ -63,7 +63,7 @@ class PodHandler(ABC, Generic[E, S]):
         return self._env.facts
 
     def adapt(self, settings: Settings) -> None:
-        self._env.settings = settings
+        self._env.adapt(settings)
         self._making.adapt()
 
     async def readiness(self) -> Readiness:

@@ -13,7 +13,7 @@ import re
 
 from crib.backends.failures import LONGEST_WORDS
 from crib.backends.pods.updates import REFUSED_NUMBERS, limit_field
-from crib.model.errors import Broken, CribError, InvalidRequest
+from crib.model.errors import CANNOT_RUN, NO_PROGRAM, Broken, CannotExecute, CribError, InvalidRequest
 from crib.wire.crilog import parse_line
 
 _TIME_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+Z: ", re.MULTILINE)
@@ -48,6 +48,27 @@ _PLACE = "|".join(
         *(errno.ELOOP, errno.ENAMETOOLONG),
     )
 )
+_NO_FILE = re.escape(os.strerror(errno.ENOENT))
+_REFUSED_EXECVE = "|".join(
+    re.escape(os.strerror(number))
+    for number in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP)
+)
+_NO_EXECVE = {
+    code: re.compile(
+        # crun, a script whose interpreter is missing included
+        rf"executable file `[^`]*` not found(?: in \$PATH)?: (?:{kind})|open executable: (?:{kind})"
+        rf"|^exec: (?:{kind})|exec container process (?:\([^)]*\) )?`[^`]*`: (?:{kind})"
+        # runc: found out before, and by execve
+        rf'|exec: "[^"]*": (?:stat [^:]*: )?(?:{also}{kind})|^exec /[^:]*: (?:{kind})'
+        # gVisor
+        rf"|(?:failed to load|error finding executable|executing process).*: (?:{also}{kind})",
+        re.IGNORECASE | re.MULTILINE,
+    )
+    for code, kind, also in (
+        (NO_PROGRAM, _NO_FILE, "executable file not found|"),
+        (CANNOT_RUN, _REFUSED_EXECVE, ""),
+    )
+}
 _CONTEXT = "linux.security_context"
 _PLACES = tuple(
     (re.compile(pattern, re.IGNORECASE), field)
@@ -87,6 +108,17 @@ def _refused_by(words: str) -> str:
         if found := pattern.search(words):
             return f"linux.resources.{limit_field(found['file'])}"
     return next((field for pattern, field in _PLACES if pattern.search(words)), "")
+
+
+def exec_failure(what: str, words: str) -> Broken:
+    """The error for a command that the runtime did not start, or that execve(2) refused.
+
+    No runtime has a code for it: crun and runc end with 255 whatever was wrong, and with 1 if execve refuses.
+    """
+    for code, pattern in _NO_EXECVE.items():
+        if pattern.search(words):
+            return CannotExecute(what, words, code)
+    return Broken(f"{what}: {words}")
 
 
 def runtime_words(text: str) -> str:

@@ -131,6 +131,23 @@ async def diff(session: CliSession, options: ConfigDiffOptions) -> int:
     return 1 if rows else 0
 
 
+def check_file(file: str) -> int:
+    """Tell all that is wrong with a file; the exit code. Kinds of handlers and networks only cribd knows."""
+    done = subprocess.run(
+        _command("check", "--file", file),
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.stdout.write(done.stdout)
+        sys.stderr.write(done.stderr)
+        return done.returncode
+    daemon = (sys.executable, "-m", "crib.daemon", "--config", file, "--check-config")
+    return subprocess.run(daemon, check=False, stdin=subprocess.DEVNULL).returncode
+
+
 def run_program(*arguments: str) -> int:
     """A job that needs no daemon, with our own output; its exit code."""
     return subprocess.run(_command(*arguments), check=False, stdin=subprocess.DEVNULL).returncode

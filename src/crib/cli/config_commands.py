@@ -65,7 +65,7 @@ def check(session: CliSession, options: ConfigCheckOptions) -> None:
     """
     from crib.cli import config as work
 
-    raise typer.Exit(work.run_program("check", "--file", options.file))
+    raise typer.Exit(work.check_file(options.file))
 
 
 def diff(session: CliSession, options: ConfigDiffOptions) -> None:

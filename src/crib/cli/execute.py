@@ -33,7 +33,9 @@ MAX_ENV_FILE = 1 << 20
 _DIFFERENT = "--user, --env, --env-file and --workdir"
 _NO_PROGRAM = re.compile(r"no such file or directory|not found", re.IGNORECASE)
 _CANNOT_RUN = re.compile(r"permission denied|exec format error|is a directory", re.IGNORECASE)
-"""What runtimes say if a program could not be executed: the CRI has no code for it."""
+"""What runtimes other than crib, and all in ExecSync, say if a program could not be executed: the CRI has no
+code for it.
+"""
 
 
 async def execute(session: CliSession, options: ExecOptions) -> int:
@@ -46,10 +48,19 @@ async def execute(session: CliSession, options: ExecOptions) -> int:
         raise CommandError(
             "--timeout and --sync work only without --user, --env, --env-file and --workdir", 2
         )
+    if options.detach and (is_sync or options.stdin or options.tty):
+        raise CommandError("--detach works only without --stdin, --tty, --timeout and --sync", 2)
     async with session.connect() as connection:
         found = await _running(connection, options.target, options.container)
         try:
             with naming(found):
+                if options.detach:
+                    code, problem = await streams.exec_detached(
+                        connection, found.id, options.words, differently
+                    )
+                    if code:
+                        raise CommandError(problem, code)
+                    return 0
                 if is_sync:
                     return await _bounded(connection, found.id, options)
                 return await _streamed(connection, found.id, options, differently)

@@ -97,6 +97,14 @@ class ExecOptions:
         str,
         typer.Option("--workdir", "-w", metavar="DIR", help="Run in this directory. Only crib can do this."),
     ] = ""
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach",
+            "-d",
+            help="Return once the command runs; its output is dropped. Only crib can do this.",
+        ),
+    ] = False
     sync: Annotated[
         bool,
         typer.Option("--sync", "-s", help="Without a stream (ExecSync): its output comes at the end."),

@@ -8,6 +8,7 @@ record the result and report it. Begin with `sandboxes/run.py`: the other verbs 
   times the stages of a pod, and `timelines` keeps them, `beforehand` those that come before a
   pod has a sandbox; `history` keeps the node's events (`transitions`:
   those of rows), `notices` what is wrong with it.
+* `handlers`: what runs pods, by name; a reload adds some and withdraws others.
 * `node`: the front that the doors see. `figures` are what the verbs count, `gauges` how much there is now.
 * `joins` and `identity`: a retry waits for the work that is already running, and a caller's deadline never
   cancels a verb. `admission`: who may make something, and in which turn. Tasks are those of `crib.tasks`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from crib.engine.beforehand import Beforehand
 from crib.engine.endings import Ends
 from crib.engine.events import EventBus
 from crib.engine.figures import VerbFigures
+from crib.engine.handlers import HandlerTable
 from crib.engine.history import History
 from crib.engine.hooks import Hooks
 from crib.engine.locks import Locks
@@ -96,7 +97,8 @@ class Core:
         self.followers: list[Callable[[Settings], None]] = []
         """Called with other settings once they hold, for what is made of them."""
         self.facts = facts
-        self.ports = ports
+        self.handlers = HandlerTable(ports.handlers)
+        self.ports: Ports = replace(ports, handlers=self.handlers)
         self.clock = ports.clock
         self.keeper = TaskKeeper()
         self.admission = Admission(settings.making_verbs or usual_places())
@@ -181,10 +183,9 @@ class Core:
 
     def adapt(self, settings: Settings) -> None:
         """Go by these from now on; they differ from the others only in what is LIVE."""
+        self.handlers.adapt(self.settings, settings)
         self.settings = settings
         self.admission.resize(settings.making_verbs or usual_places())
-        for handler in self.ports.handlers.values():
-            handler.adapt(settings)
         self.ports.networks.adapt(settings)
         self.ports.images.adapt(settings)
         for follow in self.followers:
@@ -193,10 +194,10 @@ class Core:
     def handler(self, name: str) -> tuple[HandlerName, Handler]:
         """The handler of that name, the default one for an empty name."""
         wanted = HandlerName(name or self.settings.default_handler)
-        handler = self.ports.handlers.get(wanted)
-        if handler is None or handler.facts.retired:
-            there = (name for name, one in self.ports.handlers.items() if not one.facts.retired)
-            known = ", ".join(sorted(there)) or "none"
+        offered = self.handlers.offered
+        handler = offered.get(wanted)
+        if handler is None:
+            known = ", ".join(sorted(offered)) or "none"
             raise InvalidRequest(
                 f"no handler {wanted!r} is configured here (there is: {known})",
                 field="runtime_handler",

@@ -32,6 +32,8 @@ FORGET_PAUSE = 10.0
 """Seconds between two looks for events that are too old."""
 BATCH = 100
 """Events that a reader gets at a time."""
+BATCHES_BACK = 50
+"""At most read for one question about the past."""
 LOOK_AGAIN = 1.0
 """Seconds after which a reader looks for events that could not be written at once."""
 NEWS_OF_CURSOR = 30.0
@@ -157,6 +159,23 @@ class History:
     ) -> None:
         """Tell what its row does not say."""
         self.tell(container_event(action, row, sandbox, self._clock(), text))
+
+    def may_have_told(self, action: str, row: ContainerRecord) -> bool:
+        """Whether this was told of the container; also if that can no longer be known.
+
+        Its making is told in one commit with its row: what is kept from then on is complete.
+        """
+        cursor, was_made = self._journal.before(row.created_at), False
+        for _batch in range(BATCHES_BACK):
+            events = self._journal.read(cursor, BATCH)
+            if not events:
+                return not was_made
+            own = [event.action for event in events if event.subject == row.id]
+            was_made |= "created" in own
+            if action in own:
+                return True
+            cursor = events[-1].number
+        return True
 
     def network_is(self, readiness: Readiness) -> None:
         """Somebody asked for the network's state: a change is an event."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from crib.engine.abandon import Abandon
@@ -28,7 +28,7 @@ from crib.engine.images.verbs import ImageVerbs
 from crib.engine.metrics import Metrics
 from crib.engine.networks import Networks
 from crib.engine.plugin_wishes import PluginWishes
-from crib.engine.recovery.recover import recover
+from crib.engine.recovery.recover import recover, watch_handler
 from crib.engine.sandboxes.checkpoint import CheckpointPod, RestorePod
 from crib.engine.sandboxes.remove import RemoveSandbox
 from crib.engine.sandboxes.run import RunSandbox
@@ -45,12 +45,13 @@ from crib.model.container import ContainerRecord
 from crib.model.errors import NotFound
 from crib.model.events import EventKind, NodeEvent, Stage
 from crib.model.facts import HostFacts
-from crib.model.ids import SandboxId
+from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.image import ImageRecord
 from crib.model.lifecycle import is_listed
 from crib.model.plugin_status import PluginFigures, PluginStatus
 from crib.model.sandbox import SandboxRecord
-from crib.model.settings import Settings
+from crib.model.settings import HandlerSettings, Settings
+from crib.ports.handler import Handler
 
 
 class NodeSandboxes:
@@ -274,8 +275,31 @@ class Node:
 
     def kept_restarted(self, event: NodeEvent) -> None:
         """Who keeps a pod up starts a container of it again, or waits before that."""
+        container = self._core.containers.get(ContainerId(event.subject))
+        if event.action == "restarted" and container and self.history.may_have_told("restarted", container):
+            return  # before the daemon was killed
         found = self._core.describe(event.pod_id or event.subject)
         self.history.tell(replace(event, pod=found.pod, pod_id=found.sandbox or event.pod_id))
+
+    def missing_handlers(self, settings: Settings) -> list[HandlerName]:
+        """Handlers of these settings that were not opened yet."""
+        return [
+            HandlerName(name) for name in settings.handlers if HandlerName(name) not in self._core.handlers
+        ]
+
+    def bound_handlers(self) -> dict[str, HandlerSettings | None]:
+        """Names that no new handler may have while the daemon runs, as something was made under them.
+
+        A withdrawn one comes back with the settings that it had; the others do not.
+        """
+        names = {row.handler for row in self._core.sandboxes} - self._core.handlers.keys()
+        return {**dict.fromkeys(names), **self._core.handlers.gone}
+
+    def offer(self, handlers: Mapping[HandlerName, Handler]) -> None:
+        """New pods may ask for these, which have made nothing yet."""
+        self._core.handlers.add(handlers)
+        for name, handler in handlers.items():
+            watch_handler(self._core, name, handler)
 
     def gauges(self) -> Gauges:
         """How much of everything there is now."""

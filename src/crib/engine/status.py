@@ -43,9 +43,7 @@ async def node_status(core: Core, images: int) -> NodeStatus:
     return NodeStatus(
         runtime=runtime,
         network=await core.ports.networks.readiness(),
-        handlers={
-            name: handler.facts for name, handler in core.ports.handlers.items() if not handler.facts.retired
-        },
+        handlers={name: handler.facts for name, handler in core.handlers.offered.items()},
         default_handler=HandlerName(core.settings.default_handler),
         host=core.facts,
         mounting=core.ports.images.mounting,

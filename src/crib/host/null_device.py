@@ -1,13 +1,16 @@
 """The host's /dev/null, kept as it must be.
 
 crun before 1.24 gives the standard streams that it finds to the user of what it starts, also when they are
-/dev/null. As its new owner a container could close that to the whole host.
+/dev/null. As its new owner a container could close that to the whole host. What needs a null device as a
+stream for long gets one of its own (`open_own_null`).
 """
 
 from __future__ import annotations
 
 import os
 import stat
+
+from crib.host import libc
 
 PATH = "/dev/null"
 _MODE = 0o666
@@ -34,3 +37,22 @@ def keep_null_device(path: str = PATH) -> bool:
         return changed
     finally:
         os.close(fd)
+
+
+def open_own_null() -> int:
+    """A null device that only this descriptor leads to: its owner and mode are nobody else's. OSError.
+
+    It is on a file system in memory that is mounted nowhere, and goes with the last descriptor (fsmount(2)).
+    """
+    context = libc.fsopen("tmpfs")
+    try:
+        libc.fsconfig_create(context)
+        mount = libc.fsmount(context, libc.MOUNT_ATTR_NOSUID)
+    finally:
+        os.close(context)
+    try:
+        os.mknod("null", stat.S_IFCHR | _MODE, os.makedev(1, 3), dir_fd=mount)
+        os.chmod("null", _MODE, dir_fd=mount)  # whatever the umask
+        return os.open("null", os.O_RDWR | os.O_CLOEXEC, dir_fd=mount)
+    finally:
+        os.close(mount)

@@ -115,6 +115,23 @@ class Broken(CribError):
     """The host, a program or a file did not do what it must; the cause is in the message."""
 
 
+NO_PROGRAM = 127
+CANNOT_RUN = 126
+"""Exit codes as a shell has them: there is no such program, or it is there and cannot be executed."""
+
+
+class CannotExecute(Broken):
+    """A command has not begun, because of its program. `code` is one of the two, `words` the runtime's."""
+
+    def __init__(self, what: str, words: str, code: int) -> None:
+        super().__init__(f"{what}: {words}")
+        self.words = words
+        self.code = code
+
+    def __reduce__(self) -> tuple[type[CannotExecute], tuple[str, str, int]]:
+        return type(self), (self.problem.removesuffix(f": {self.words}"), self.words, self.code)
+
+
 REGISTRY_UNAVAILABLE = "RegistryUnavailable"
 SIGNATURE_VALIDATION_FAILED = "SignatureValidationFailed"
 RRO_UNSUPPORTED = "RROUnsupported"

@@ -93,6 +93,14 @@ class _Live:
 LIVE = _Live()
 """Marks a key, or a table with all of its keys, that follows a reload while the daemon runs."""
 
+
+class _Changing:
+    """Marks a mapping whose tables come and go."""
+
+
+CHANGING = _Changing()
+"""Marks a mapping of tables: a reload brings new ones and takes others away."""
+
 Path = Annotated[str, Is(Form.PATH)]
 PathOrNone = Annotated[str, Is(Form.PATH, or_empty=True)]
 
@@ -134,7 +142,7 @@ def keys_of(kind: type) -> Mapping[str, Any]:
 def followed(old: T, new: T) -> T:
     """What holds after a reload: of the new settings what is LIVE, of the old ones the rest.
 
-    A table in a mapping, as that of a handler, neither comes nor goes.
+    A table in a mapping neither comes nor goes, unless that is CHANGING.
     """
     kind: type = type(old)
     changes: dict[str, Any] = {}
@@ -144,6 +152,10 @@ def followed(old: T, new: T) -> T:
             changes[name] = after
         elif dataclasses.is_dataclass(before):
             changes[name] = followed(before, after)
+        elif get_origin(hint) is Annotated and CHANGING in get_args(hint):
+            changes[name] = {
+                key: followed(before[key], one) if key in before else one for key, one in after.items()
+            }
         elif isinstance(before, Mapping):
             changes[name] = {
                 key: followed(one, after[key]) if key in after and dataclasses.is_dataclass(one) else one

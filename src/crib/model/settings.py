@@ -11,7 +11,7 @@ from typing import Annotated
 
 from crib.model.checkpoint_settings import CheckpointSettings
 from crib.model.image_settings import ImageSettings
-from crib.model.keys import LIVE, PART, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
+from crib.model.keys import CHANGING, LIVE, PART, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
 from crib.model.metrics import GROUPS
 from crib.model.nri_settings import NriSettings
 from crib.model.shim_settings import ShimSettings
@@ -276,7 +276,7 @@ class Settings:
     containers: ContainerDefaults = ContainerDefaults()
     default_handler: str = "crun"
     """Handler of pods that name none."""
-    handlers: Mapping[Annotated[str, Is(Form.HANDLER)], HandlerSettings] = field(
+    handlers: Annotated[Mapping[Annotated[str, Is(Form.HANDLER)], HandlerSettings], CHANGING] = field(
         default_factory=lambda: {"crun": HandlerSettings()}
     )
     hooks: tuple[HookSettings, ...] = ()

@@ -33,6 +33,8 @@ class ExecProcess:
     """They win over the first process's."""
     working_dir: str = ""
     """Absolute; empty: the first process's."""
+    detached: bool = False
+    """It reads nothing, what it writes is dropped, and it outlives this daemon."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,11 +194,22 @@ async def test_a_command_runs_as_another_user_with_variables_in_a_directory(
 
 async def test_a_program_that_cannot_run_has_the_exit_code_of_a_shell(cri: Cri, session: CliSession) -> None:
     _, box = await box_in(cri, "codes")
-    await cri.sh(box, "echo text > /plain")
-    for words, code in ((["nosuch"], 127), (["/plain"], 126), (["sh", "-c", "exit 9"], 9)):
-        done = await crib(session, "exec", "codes", "--", *words)
-        assert done.returncode == code, done
-        assert box.encode() not in done.stderr
+    script = "echo text > /plain; echo text > /text; echo '#!/nosuch' > /script; chmod +x /text /script"
+    await cri.sh(box, script)
+    cases = (
+        *((["nosuch"], 127), (["/nosuch"], 127), (["/script"], 127)),
+        *((["/plain"], 126), (["/etc"], 126), (["/text"], 126), (["sh", "-c", "exit 9"], 9)),
+    )
+    for words, code in cases:
+        for options in ((), ("-i",), ("-t",)):
+            done = await crib(session, "exec", *options, "codes", "--", *words)
+            assert done.returncode == code, (words, done)
+            assert box.encode() not in done.stderr
+            assert b"rror" not in done.stderr.replace(b"Exec format error", b"")
+    for words, code in cases[:-1]:
+        done = await crib(session, "exec", "--detach", "codes", "--", *words)
+        assert done.returncode == code, (words, done)
+        assert done.stderr.startswith(b"crib: ")
 
 
 async def test_files_with_several_names_go_there_and_back(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -100,3 +101,40 @@ async def test_after_a_reboot_the_pod_is_run_anew(cribd: Cribd, tmp_path: Path) 
         await until(only_the_next_attempt)
         run(cribd, tmp_path, "down", "web")
         assert not await lookup.pods(cri.connection)
+
+
+async def test_a_restart_that_a_kill_kept_from_being_told_is_told_by_the_next_daemon_and_once(
+    cribd: Cribd, cri: Cri, tmp_path: Path
+) -> None:
+    hook = {"exec": {"command": ["sh", "-c", "mkdir /data/first || sleep 600"]}}
+    mounts = [{"name": "data", "mountPath": "/data"}]
+    path = Path(manifest(tmp_path, lifecycle={"postStart": hook}, volumeMounts=mounts))
+    pod = json.loads(path.read_text())
+    pod["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
+    path.write_text(json.dumps(pod))
+    run(cribd, tmp_path, "run", "--restart", str(path))
+    await cri.stop_container(await running(cri))
+
+    async def is_in_the_hook() -> bool:
+        boxes = await lookup.containers(cri.connection)
+        return any(box.metadata.attempt == 1 and box.state == pb.CONTAINER_RUNNING for box in boxes)
+
+    await until(is_in_the_hook)
+    assert restarts(cribd, tmp_path) == []
+    cribd.kill()
+    cribd.start()
+    async with cribd.connect() as again:
+        box = await running(again, 1)
+        assert restarts(cribd, tmp_path) == [(box, "it ended; restart 1, by crib's supervisor")]
+        cribd.kill()
+        cribd.start()
+    async with cribd.connect() as last:
+        await running(last, 1)
+        assert restarts(cribd, tmp_path) == [(box, "it ended; restart 1, by crib's supervisor")]
+        run(cribd, tmp_path, "down", "web")
+
+
+def restarts(cribd: Cribd, directory: Path) -> list[tuple[str, str]]:
+    """The restarts that events tell of: container and message."""
+    events = [json.loads(line) for line in run(cribd, directory, "events", "--json").splitlines()]
+    return [(event["id"], event["message"]) for event in events if event["action"] == "restarted"]

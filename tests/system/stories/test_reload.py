@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from crib.client import config, images
+from crib.client import config, images, pods
+from crib.client.errors import InvalidRequest, NotFound, RuntimeFailure
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.fault_proxy import running_proxy
 from tests.registry import free_port
@@ -282,3 +283,65 @@ async def test_crib_config_shows_what_holds_and_what_a_reload_would_change(
     assert rows[1:] == [["nice", "-5", f"{cribd.config}:2:1"]]
     code, rows = await asyncio.to_thread(run, "check", str(cribd.config))
     assert (code, rows) == (0, [[f"{cribd.config}:", "ok"]])
+
+
+@pytest.fixture
+async def runc_was_here(cribd: Cribd) -> None:
+    """What is known of a handler's containers has a place below `state`, and stays when the handler goes."""
+    text = cribd.config.read_text()
+    async with cribd.connect() as cri:
+        for more in ("[handlers.crun]\n[handlers.runc]\n", ""):
+            cribd.config.write_text(f"{text}\n{more}")
+            assert not (await config.reload(cri.connection)).faults
+
+
+@pytest.mark.usefixtures("runc_was_here")
+async def test_a_handler_comes_and_goes_and_comes_back_while_its_pods_run(cri: Cri, cribd: Cribd) -> None:
+    text = cribd.config.read_text()
+    with_runc = f"{text}\n[handlers.crun]\n[handlers.runc]\n[handlers.broken]\npath = '/nosuch'\n"
+    old = await cri.run_container(await cri.run_pod("old"), "sleep", "600")
+    with pytest.raises(InvalidRequest, match="no handler 'runc' is configured here"):
+        await pods.run_sandbox(cri.connection, cri.pod_config("early"), "runc")
+    cribd.config.write_text(with_runc)
+    done = await config.reload(cri.connection)
+    assert not done.faults
+    assert not done.waiting
+    assert await handlers(cri) == {"crun", "runc", "broken"}
+    with pytest.raises(RuntimeFailure, match="handler broken cannot be used"):
+        await pods.run_sandbox(cri.connection, cri.pod_config("broken"), "broken")
+    pod = await pods.run_sandbox(cri.connection, cri.pod_config("new"), "runc")
+    first, second = [await cri.run_container(pod, "sleep", "600", name=name) for name in ("a", "b")]
+
+    cribd.config.write_text(f"{text}\n[handlers.crun]\n")
+    assert not (await config.reload(cri.connection)).waiting
+    assert await handlers(cri) == {"crun"}
+    with pytest.raises(InvalidRequest, match="no handler 'runc' is configured here"):
+        await pods.run_sandbox(cri.connection, cri.pod_config("late"), "runc")
+    assert (await cri.execute(first, "true")).code == 0
+    await cri.stop_container(first)
+    assert (await cri.status(first)).state == pb.CONTAINER_EXITED
+    assert (await cri.execute(second, "sh", "-c", "kill -9 1; exit 3")).code in (3, 137)
+
+    cribd.config.write_text(with_runc)
+    assert not (await config.reload(cri.connection)).waiting
+    third = await cri.run_container(pod, "sleep", "600", name="c")
+    await cri.remove_pod(pod)
+    with pytest.raises(NotFound):
+        await cri.status(third)
+    cribd.config.write_text(with_runc.replace("[handlers.runc]", "[handlers.runc]\nargs = ['--debug']"))
+    waiting = (await config.reload(cri.connection)).waiting
+    assert [one.key for one in waiting] == ["handlers.runc.args"]
+    assert (await cri.status(old)).state == pb.CONTAINER_RUNNING
+
+
+async def test_the_default_handler_cannot_go_without_a_restart(cri: Cri, cribd: Cribd) -> None:
+    text = cribd.config.read_text()
+    cribd.config.write_text(f'default_handler = "runc"\n{text}\n[handlers.runc]\n')
+    done = await config.reload(cri.connection)
+    assert "default_handler is 'crun', which is not one of the handlers (runc)" in done.faults[0]
+    assert await handlers(cri) == {"crun"}
+
+
+async def handlers(cri: Cri) -> set[str]:
+    reply = await cri.call(cri.runtime.Status, pb.StatusRequest())
+    return {one.name for one in reply.runtime_handlers if one.name}

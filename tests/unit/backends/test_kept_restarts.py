@@ -57,3 +57,12 @@ def test_a_container_that_was_not_there_before_is_no_restart() -> None:
     assert (
         list(restarts(PodReport("u", "Starting"), PodReport("u", "Running", containers=(AGAIN,)), NOW)) == []
     )
+
+
+def test_the_first_report_tells_of_each_restart_that_may_not_have_been_told() -> None:
+    fresh = ContainerReport("other", "c9", "Running")
+    events = list(restarts(None, PodReport("u", "Running", "", "s1", 0, (AGAIN, fresh, WAITS)), NOW))
+    assert [(event.subject, event.action, event.text) for event in events] == [
+        ("c2", "restarted", "it ended; restart 2, by crib's supervisor"),
+        ("c1", "restarted", "it ended; restart 1, by crib's supervisor"),
+    ]

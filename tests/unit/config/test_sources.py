@@ -202,17 +202,18 @@ def test_of_other_settings_a_reload_takes_exactly_what_is_live() -> None:
     left = {one.key for one in differences(held, new)}
     assert left == {
         *("data", "network.mtu", "images.worker_user", "containers.seccomp_profile", "handlers.crun.path"),
-        *(f"handlers.runc.{name}" for name in ("path", "args", "annotations", "base_spec", "kind")),
-        *("handlers.runc.cni_conf_dir", "handlers.runc.privileged_without_host_devices"),
-        "handlers.runc.sandbox_container",
-        *("handlers.runc.runtime", "handlers.runc.sandbox_service"),
+        "handlers.runc.containers.seccomp_profile",  # it is a new one's own, whatever the node's still is
     }
     assert taken == {
         *("verb_timeout", "log.level", "network.repair", "images.gc_high", "containers.umask"),
         *('images.mirrors."docker.io"', "handlers.crun.annotations"),
+        *(f"handlers.runc.{name}" for name in ("path", "args", "annotations", "base_spec", "kind")),
+        *("handlers.runc.cni_conf_dir", "handlers.runc.privileged_without_host_devices"),
+        *("handlers.runc.sandbox_container", "handlers.runc.containers.seccomp_profile"),
+        *("handlers.runc.runtime", "handlers.runc.sandbox_service"),
     }
     assert held.handlers["crun"] == HandlerSettings(annotations=("a",), containers=held.containers)
-    assert followed(new, old).handlers.keys() == {"crun", "runc"}
+    assert followed(new, old).handlers.keys() == {"crun"}
 
 
 def test_what_is_live_is_told_of_every_key_as_a_reload_does_it() -> None:

@@ -50,7 +50,18 @@ def decode_exec(message: pb.ExecRequest, above: str = "") -> ExecOrder:
 
 def decode_exec_as(message: node_pb2.ExecAsRequest) -> ExecOrder:
     """Crib's own."""
-    order = decode_exec(message.exec, "exec.")
+    return _differently(decode_exec(message.exec, "exec."), message)
+
+
+def decode_exec_detached(message: node_pb2.ExecDetachedRequest) -> ExecOrder:
+    """The same, of a command without streams."""
+    plain = pb.ExecRequest(container_id=message.container_id, cmd=message.cmd)
+    return _differently(decode_exec(plain), message)
+
+
+def _differently(
+    order: ExecOrder, message: node_pb2.ExecAsRequest | node_pb2.ExecDetachedRequest
+) -> ExecOrder:
     directory = message.working_dir
     process = replace(
         order.process,

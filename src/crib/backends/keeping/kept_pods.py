@@ -25,6 +25,8 @@ class SupervisedPods:
         self._directory = directory
         self._enabled = enabled
         self._reports: dict[str, PodReport] = {}
+        self._heard: set[str] = set()
+        """Uids of which there was a report since the daemon started."""
         self._restarted: Callable[[NodeEvent], None] = _nobody
         self._child = SupervisorChild(endpoint, directory, self._take)
         self._changing = asyncio.Lock()
@@ -81,6 +83,7 @@ class SupervisedPods:
             with trying(what):
                 await ours(what, remove_unit, self._directory, namespace, name)
             self._reports.pop(unit.uid, None)
+            self._heard.discard(unit.uid)
         self._tell()
 
     async def all_kept(self) -> Sequence[KeptPod]:
@@ -114,7 +117,9 @@ class SupervisedPods:
             self._child.want()
 
     def _take(self, report: PodReport) -> None:
-        before = self._reports.get(report.uid, report)
+        is_first = report.uid not in self._heard
+        self._heard.add(report.uid)
+        before = self._reports.get(report.uid, None if is_first else report)
         self._reports[report.uid] = report
         for event in restarts(before, report, time.time_ns()):
             self._restarted(event)

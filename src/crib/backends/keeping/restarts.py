@@ -11,11 +11,20 @@ _WHO = "by crib's supervisor"
 _NS = 1_000_000_000
 
 
-def restarts(before: PodReport, after: PodReport, now: int) -> Iterator[NodeEvent]:
+def restarts(before: PodReport | None, after: PodReport, now: int) -> Iterator[NodeEvent]:
     """A pause before each restart, if there is one, and the restart; `now` in nanoseconds since the epoch.
 
+    Without a report before, the daemon may have been killed between a restart and its being told: the restart
+    of each container is told then, and whoever keeps events knows whether it has been told.
     The pod's name is left out, which reports do not have. A container of a Job is called POD/NAME in them.
     """
+    if before is None:
+        started_again = tuple(
+            ContainerReport(one.name, restarts=one.restarts - 1)
+            for one in after.containers
+            if one.restarts and one.id
+        )
+        before = PodReport(after.uid, "", containers=started_again)
     earlier = {one.name: one for one in before.containers}
     for one in after.containers:
         last = earlier.get(one.name)

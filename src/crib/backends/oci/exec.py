@@ -20,13 +20,14 @@ from crib.backends.known_processes import read_pid
 from crib.backends.oci.command_lines import ExecFiles, RuntimeProgram
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.insides import Insides
-from crib.backends.oci.sessions import CommandEnds, Console, Pipes
+from crib.backends.oci.sessions import CommandEnds, Console, NoStreams, Pipes
 from crib.backends.pods.signals import Signals
-from crib.backends.runtime_words import words_of_failure
+from crib.backends.runtime_words import exec_failure, words_of_failure
 from crib.backends.streams.command_names import new_name
 from crib.backends.streams.exec_sessions import ExecSession
 from crib.backends.streams.exec_starts import ExecStarts
 from crib.host.adoption import Adopted, expecting
+from crib.host.executions import Executions
 from crib.host.pidfds import is_running, open_pidfd, signal_process, start_time, wait_pidfd
 from crib.host.processes import Child, SpawnOptions, spawn
 from crib.model.container import ContainerRecord
@@ -42,6 +43,8 @@ _KILL_TIME = 10.0
 _WORDS_LIMIT = 65536
 _REMOVE_TIME = 0.1
 _ENDING_TIME = 0.05
+_ENDED_TIME = 5.0
+"""Seconds until what a command left is put away, and its exit code is known."""
 _HOME_ROUNDS = 5
 """How often what a command left behind is looked for: it may fork while it is moved."""
 
@@ -123,9 +126,22 @@ class Commands:
                     await self._remove_cgroups(plan.cgroup)
                 raise
         followed = HANDS.part("following a command", self._follow(plan, started), plan.record.id)
+        if plan.process.detached:
+            await self._has_begun(started.command.pid, followed)
         return ExecSession(
             plan.process, started.streams, followed, lambda: self._kill(plan, started.command, followed)
         )
+
+    async def _has_begun(self, pid: int, followed: asyncio.Task[int]) -> None:
+        """Nobody hears of a failure later on: wait until the program runs, and raise what it failed of."""
+        since = start_time(pid)
+        if since is not None:
+            with contextlib.suppress(TimeoutError):
+                await Executions().wait(pid, since, self._env.settings.verb_timeout)
+        if since is None or not is_running(pid, since):
+            await asyncio.wait([followed], timeout=_ENDED_TIME)
+        if followed.done():
+            followed.result()
 
     async def _started(self, plan: _Plan) -> _Started:
         """Start it, and once more if it lacked its AppArmor profile and that could be loaded again."""
@@ -152,7 +168,10 @@ class Commands:
                 always.callback(_unlink, plan.files.files)
                 self._write_process(plan)
                 console = plan.files.console
-                ends = Console(plan.process, console) if console else Pipes(plan.process)
+                wanted = plan.process
+                ends = (
+                    NoStreams() if wanted.detached else Console(wanted, console) if console else Pipes(wanted)
+                )
                 always.callback(ends.close)
                 with expecting():
                     await self._run_runtime(plan, ends, words)
@@ -165,7 +184,7 @@ class Commands:
             undo.pop_all()
             return _Started(command, streams, words)
 
-    async def _run_runtime(self, plan: _Plan, ends: Pipes | Console, words: int) -> None:
+    async def _run_runtime(self, plan: _Plan, ends: Pipes | Console | NoStreams, words: int) -> None:
         stdin, stdout, stderr = ends.child_ends
         # Crun gives the score to a container's first process only: a command would have ours.
         score = self._exec_starts.score(plan.record)
@@ -250,7 +269,7 @@ class Commands:
     async def _failure(self, plan: _Plan, words: str) -> WrongState | Broken:
         if await self._has_ended(plan.record):
             return WrongState(f"{plan.what}: the container does not run")
-        return Broken(f"{plan.what}: {words}")
+        return exec_failure(plan.what, words)
 
     async def _has_ended(self, record: ContainerRecord) -> bool:
         """Whether the container is no more, or ends just now: a kill may have met the command first."""

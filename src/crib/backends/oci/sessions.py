@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+from crib.host.null_device import open_own_null
 from crib.host.streams import Sink, Source, make_pipe
 from crib.host.terminals import ConsoleSocket, TerminalSource, begin_lines_anew
 from crib.model.streams import ExecProcess, TerminalSize
@@ -89,6 +90,28 @@ class Pipes:
         """Close what nobody took. Safe to repeat."""
         self.started()
         self._streams.close()
+
+
+class NoStreams:
+    """The streams of a command that nobody hears of: a null device of its own, which stays when we go."""
+
+    def __init__(self) -> None:
+        self._null = open_own_null()
+        self.child_ends: ChildEnds = (self._null, self._null, self._null)
+
+    def started(self) -> None:
+        """The command has it."""
+        if self._null >= 0:
+            os.close(self._null)
+            self._null = -1
+
+    def connect(self) -> CommandEnds:
+        """There are none."""
+        return CommandEnds()
+
+    def close(self) -> None:
+        """Safe to repeat."""
+        self.started()
 
 
 class Console:

@@ -17,6 +17,7 @@ from crib.backends.bundle.labels import Labels
 from crib.backends.environment import HandlerEnvironment
 from crib.backends.failures import trying
 from crib.backends.pods.signals import Signals
+from crib.backends.runtime_words import exec_failure
 from crib.backends.shim.command_streams import FifoStreams
 from crib.backends.shim.contained import ContainedCommand
 from crib.backends.shim.container_io import TaskServices
@@ -28,7 +29,7 @@ from crib.backends.streams.command_names import new_name
 from crib.backends.streams.exec_sessions import ExecSession
 from crib.backends.streams.exec_starts import ExecStarts
 from crib.model.container import ContainerRecord
-from crib.model.errors import Broken, CribError, NotFound, WrongState
+from crib.model.errors import Broken, CannotExecute, CribError, NotFound, WrongState
 from crib.model.facts import RootfsFacts
 from crib.model.ids import SandboxId
 from crib.model.streams import ExecProcess, TerminalSize
@@ -161,6 +162,10 @@ class ShimCommands:
             HANDS.part("end of a command", self._end(service, container, plan.name), container)
             if isinstance(error, CribError) and await self._has_ended(service, container):
                 raise WrongState(f"{plan.what}: the container does not run") from error
+            if isinstance(error, CribError):
+                refusal = exec_failure(plan.what, error.problem)
+                if isinstance(refusal, CannotExecute):
+                    raise refusal from error
             raise
         running = _Running(
             plan, service, streams, ContainedCommand(self._env.cgroups, plan.cgroup, plan.name)

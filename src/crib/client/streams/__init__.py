@@ -7,7 +7,7 @@ bytes. Buffers are bounded both ways: a slow reader holds up the writer.
 
 from crib.client.streams.forwarding import ForwardedConnection, forward, forward_url
 from crib.client.streams.runtime_stream import Reader, Writer
-from crib.client.streams.session import ExecAs, Session, StreamOptions, Transport, attach, exec
+from crib.client.streams.session import ExecAs, Session, StreamOptions, Transport, attach, exec, exec_detached
 
 __all__ = [
     "ExecAs",
@@ -19,6 +19,7 @@ __all__ = [
     "Writer",
     "attach",
     "exec",
+    "exec_detached",
     "forward",
     "forward_url",
 ]

@@ -13,7 +13,7 @@ from crib.client.connection import Connection
 from crib.client.errors import RuntimeFailure
 from crib.client.streams.link import UpgradeRefused, connect_spdy, connect_websocket
 from crib.client.streams.runtime_stream import UNREAD_BYTES, Reader, RuntimeStream, Writer, open_streams
-from crib.stubs.node.v1.node_pb2 import ExecAsRequest
+from crib.stubs.node.v1.node_pb2 import ExecAsRequest, ExecDetachedRequest
 from crib.stubs.runtime.v1.api_pb2 import AttachRequest, ExecRequest, KeyValue
 from crib.tunnel.inbox import Room
 from crib.tunnel.link import Link
@@ -126,13 +126,36 @@ async def exec(
         asked = ExecAsRequest(
             exec=request,
             user=differently.user,
-            envs=[KeyValue(key=key, value=value.encode()) for key, value in differently.envs.items()],
+            envs=_envs(differently),
             working_dir=differently.working_dir,
         )
         return (await connection.call(connection.node.ExecAs, asked)).url
 
     async with _session(connection, ask, wanted, options) as session:
         yield session
+
+
+async def exec_detached(
+    connection: Connection, container_id: str, argv: Sequence[str], differently: ExecAs = ExecAs()
+) -> tuple[int, str]:
+    """Start a command that reads nothing, whose output is dropped, and that goes on without us.
+
+    The exit code is 0 if it runs; else 127 or 126, with the runtime's words: there is no such program, or it
+    cannot be executed. NotOffered but by crib.
+    """
+    request = ExecDetachedRequest(
+        container_id=container_id,
+        cmd=argv,
+        user=differently.user,
+        envs=_envs(differently),
+        working_dir=differently.working_dir,
+    )
+    reply = await connection.call(connection.node.ExecDetached, request)
+    return reply.exit_code, reply.message
+
+
+def _envs(differently: ExecAs) -> list[KeyValue]:
+    return [KeyValue(key=key, value=value.encode()) for key, value in differently.envs.items()]
 
 
 @contextlib.asynccontextmanager

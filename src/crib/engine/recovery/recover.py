@@ -27,7 +27,7 @@ from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
 from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import Broken, CribError, Unavailable
-from crib.model.ids import SandboxId
+from crib.model.ids import HandlerName, SandboxId
 from crib.model.lifecycle import (
     CONTAINER_MOVES,
     SANDBOX_MOVES,
@@ -38,6 +38,7 @@ from crib.model.lifecycle import (
     move_sandbox,
 )
 from crib.model.sandbox import SandboxRecord, SandboxState
+from crib.ports.handler import Handler
 
 _log = logging.getLogger(__name__)
 
@@ -281,6 +282,12 @@ async def _resume_network(core: Core, sandbox: SandboxId) -> None:
         if attachment is not None and now is not None:
             _log.warning("pod %s: its network was made again: it has %s", sandbox, attachment.addresses)
             core.sandboxes.put(replace(now, network=attachment))
+
+
+def watch_handler(core: Core, name: HandlerName, handler: Handler) -> None:
+    """Watch exits and losses of what a handler makes that was opened later."""
+    core.keeper.serve(f"exits of {name}", watch_exits(core, handler.containers))
+    core.keeper.serve(f"pods of {name}", watch_pods(core, handler))
 
 
 async def sweep(core: Core) -> None:

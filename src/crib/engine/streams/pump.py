@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from crib.ends import ByteSink, ByteSource, Session, TerminalStreams
+from crib.model.errors import CannotExecute
 from crib.tasks.groups import Beside, Group
 
 
@@ -17,7 +18,7 @@ async def carry(client: TerminalStreams, session: Session) -> int | None:
     async with Beside() as beside:
         ended = beside.start("output and end", _ended(session, client.stdout, client.stderr))
         gone = beside.start("client's going", client.gone())
-        beside.start("input", _copy(client.stdin, session.stdin))
+        beside.start("input", _fed(client.stdin, session.stdin))
         beside.start("sizes", _resize(client, session))
         await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)
         return ended.result() if ended.done() else None
@@ -30,10 +31,26 @@ async def drain(session: Session) -> int:
 
 async def _ended(session: Session, stdout: ByteSink | None, stderr: ByteSink | None) -> int:
     """All output first, then the code: for a client the code is the end."""
-    async with Group() as outputs:
-        outputs.start("stdout", _copy(session.stdout, stdout))
-        outputs.start("stderr", _copy(session.stderr, stderr))
-    return await session.wait()
+    try:
+        async with Group() as outputs:
+            outputs.start("stdout", _copy(session.stdout, stdout))
+            outputs.start("stderr", _copy(session.stderr, stderr))
+        return await session.wait()
+    except CannotExecute as error:
+        return await refused(error, stdout, stderr)
+    finally:
+        for sink in (stdout, stderr):
+            if sink is not None:
+                with contextlib.suppress(OSError):
+                    await sink.close()
+
+
+async def refused(error: CannotExecute, stdout: ByteSink | None, stderr: ByteSink | None) -> int:
+    """Tell the client what the runtime says of the program; the exit code that a shell would give."""
+    if (sink := stderr or stdout) is not None:
+        with contextlib.suppress(OSError):
+            await sink.write(error.words.encode() + (b"\n" if stderr is not None else b"\r\n"))
+    return error.code
 
 
 async def _copy(source: ByteSource | None, sink: ByteSink | None) -> None:
@@ -49,6 +66,10 @@ async def _copy(source: ByteSource | None, sink: ByteSink | None) -> None:
                     await sink.write(data)
                 except OSError:
                     sink = None
+
+
+async def _fed(source: ByteSource | None, sink: ByteSink | None) -> None:
+    await _copy(source, sink)
     if sink is not None:
         with contextlib.suppress(OSError):
             await sink.close()

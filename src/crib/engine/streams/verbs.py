@@ -16,10 +16,10 @@ from typing import Any
 
 from crib.ends import ByteStream, Session, TerminalStreams
 from crib.engine.core import Core
-from crib.engine.streams.pump import carry, drain
+from crib.engine.streams.pump import carry, drain, refused
 from crib.engine.streams.tickets import Tickets
 from crib.model.container import ContainerRecord, ContainerState
-from crib.model.errors import CribError, InvalidRequest
+from crib.model.errors import CannotExecute, CribError, InvalidRequest
 from crib.model.lifecycle import ContainerVerb, SandboxVerb, move_container, move_sandbox
 from crib.model.streams import (
     AttachRequest,
@@ -81,11 +81,14 @@ class Streams:
         process = request.process
         if self._core.settings.streaming.kill_abandoned:
             process = replace(process, contained=True)
-        session = await self._open(
-            f"exec in {record.id}",
-            self._streams_of(record).exec(record, process),
-            lambda session: self._let_go(session, hang_up=process.tty),
-        )
+        try:
+            session = await self._open(
+                f"exec in {record.id}",
+                self._streams_of(record).exec(record, process),
+                lambda session: self._let_go(session, hang_up=process.tty),
+            )
+        except CannotExecute as error:
+            return await refused(error, client.stdout, client.stderr)
         try:
             code = await carry(client, session)
         except asyncio.CancelledError:
@@ -99,6 +102,16 @@ class Streams:
         else:
             await session.close()
         return code
+
+    async def exec_detached(self, text: str, process: ExecProcess) -> None:
+        """Start a command that nobody follows, and come back when it runs. CannotExecute, WrongState."""
+        record = self._running(text, ContainerVerb.EXEC)
+        session = await self._open(
+            f"detached exec in {record.id}",
+            self._streams_of(record).exec(record, replace(process, detached=True)),
+            self._abandon,
+        )
+        self._abandon(session)
 
     async def attach(self, request: AttachRequest, client: TerminalStreams) -> int | None:
         """Join the container's streams until it ends or the client goes; the container's exit code."""

@@ -1862,6 +1862,68 @@ class ExecAsResponse(_message.Message):
 Global___ExecAsResponse: _TypeAlias = ExecAsResponse  # noqa: Y015
 
 @_typing.final
+class ExecDetachedRequest(_message.Message):
+    """Asks for a command that nobody follows. What is empty is as for the container's first process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    CMD_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    ENVS_FIELD_NUMBER: _builtins.int
+    WORKING_DIR_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    """or the beginning of one"""
+    user: _builtins.str
+    """as in ExecAsRequest"""
+    working_dir: _builtins.str
+    @_builtins.property
+    def cmd(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def envs(self) -> _containers.RepeatedCompositeFieldContainer[_api_pb2.KeyValue]: ...
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+        cmd: _abc.Iterable[_builtins.str] | None = ...,
+        user: _builtins.str = ...,
+        envs: _abc.Iterable[_api_pb2.KeyValue] | None = ...,
+        working_dir: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cmd", b"cmd", "container_id", b"container_id", "envs", b"envs", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecDetachedRequest: _TypeAlias = ExecDetachedRequest  # noqa: Y015
+
+@_typing.final
+class ExecDetachedResponse(_message.Message):
+    """With 0 the command runs. Else it does not, for want of its program: 127 if there is none, 126 if it cannot be executed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    exit_code: _builtins.int
+    message: _builtins.str
+    """the runtime's words"""
+    def __init__(
+        self,
+        *,
+        exit_code: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecDetachedResponse: _TypeAlias = ExecDetachedResponse  # noqa: Y015
+
+@_typing.final
 class ListWorkRequest(_message.Message):
     """Asks for all work in progress."""
 

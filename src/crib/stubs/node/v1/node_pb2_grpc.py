@@ -120,6 +120,11 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.ExecAsRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.ExecAsResponse.FromString,
                 _registered_method=True)
+        self.ExecDetached = channel.unary_unary(
+                '/crib.v1.Node/ExecDetached',
+                request_serializer=crib_dot_v1_dot_node__pb2.ExecDetachedRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ExecDetachedResponse.FromString,
+                _registered_method=True)
         self.ListWork = channel.unary_unary(
                 '/crib.v1.Node/ListWork',
                 request_serializer=crib_dot_v1_dot_node__pb2.ListWorkRequest.SerializeToString,
@@ -406,6 +411,14 @@ class NodeServicer:
     def ExecAs(self, request, context):
         """Return a URL for a command in a container, like Exec of the CRI, but as another user, with further environment
         variables, or in another directory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExecDetached(self, request, context):
+        """Run a command in a container that needs nobody: it reads nothing, what it writes is dropped, and it goes on when the
+        client or the daemon has gone. Answers once the command runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -726,6 +739,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.ExecAs,
                     request_deserializer=crib_dot_v1_dot_node__pb2.ExecAsRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.ExecAsResponse.SerializeToString,
+            ),
+            'ExecDetached': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExecDetached,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ExecDetachedRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ExecDetachedResponse.SerializeToString,
             ),
             'ListWork': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWork,
@@ -1343,6 +1361,33 @@ class Node:
             '/crib.v1.Node/ExecAs',
             crib_dot_v1_dot_node__pb2.ExecAsRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.ExecAsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExecDetached(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ExecDetached',
+            crib_dot_v1_dot_node__pb2.ExecDetachedRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ExecDetachedResponse.FromString,
             options,
             channel_credentials,
             insecure,

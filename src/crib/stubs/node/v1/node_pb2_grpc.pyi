@@ -92,6 +92,10 @@ class NodeStub:
     """Return a URL for a command in a container, like Exec of the CRI, but as another user, with further environment
     variables, or in another directory.
     """
+    ExecDetached: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExecDetachedRequest, _node_pb2.ExecDetachedResponse]
+    """Run a command in a container that needs nobody: it reads nothing, what it writes is dropped, and it goes on when the
+    client or the daemon has gone. Answers once the command runs.
+    """
     ListWork: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListWorkRequest, _node_pb2.ListWorkResponse]
     """List work in progress: verbs, each with its stage, and what the daemon's threads wait for."""
     Abandon: _grpc.UnaryUnaryMultiCallable[_node_pb2.AbandonRequest, _node_pb2.AbandonResponse]
@@ -233,6 +237,10 @@ class NodeAsyncStub(NodeStub):
     ExecAs: _aio.UnaryUnaryMultiCallable[_node_pb2.ExecAsRequest, _node_pb2.ExecAsResponse]  # type: ignore[assignment]
     """Return a URL for a command in a container, like Exec of the CRI, but as another user, with further environment
     variables, or in another directory.
+    """
+    ExecDetached: _aio.UnaryUnaryMultiCallable[_node_pb2.ExecDetachedRequest, _node_pb2.ExecDetachedResponse]  # type: ignore[assignment]
+    """Run a command in a container that needs nobody: it reads nothing, what it writes is dropped, and it goes on when the
+    client or the daemon has gone. Answers once the command runs.
     """
     ListWork: _aio.UnaryUnaryMultiCallable[_node_pb2.ListWorkRequest, _node_pb2.ListWorkResponse]  # type: ignore[assignment]
     """List work in progress: verbs, each with its stage, and what the daemon's threads wait for."""
@@ -474,6 +482,16 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_node_pb2.ExecAsResponse, _abc.Awaitable[_node_pb2.ExecAsResponse]]:
         """Return a URL for a command in a container, like Exec of the CRI, but as another user, with further environment
         variables, or in another directory.
+        """
+
+    @_abc_1.abstractmethod
+    def ExecDetached(
+        self,
+        request: _node_pb2.ExecDetachedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ExecDetachedResponse, _abc.Awaitable[_node_pb2.ExecDetachedResponse]]:
+        """Run a command in a container that needs nobody: it reads nothing, what it writes is dropped, and it goes on when the
+        client or the daemon has gone. Answers once the command runs.
         """
 
     @_abc_1.abstractmethod
