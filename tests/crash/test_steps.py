@@ -213,7 +213,7 @@ async def test_a_pull_or_a_removal_that_is_cut_off_at_any_step_leaves_nothing(
 
 
 @some_or_all
-@pytest.mark.parametrize("what", ["kill", "hold"])
+@pytest.mark.parametrize("what", ["kill", pytest.param("hold", marks=pytest.mark.nightly)])
 async def test_volumes_whose_daemon_or_caller_ends_at_any_step_are_whole_and_leave_nothing(
     cribd: Steered, tmp_path: Path, most: int, what: str
 ) -> None:

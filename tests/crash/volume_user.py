@@ -15,6 +15,7 @@ from crib.stubs.node.v1.node_pb2 import (
     WantedVolume,
 )
 from tests.crash.steered import Kubelet, Work
+from tests.system.labs.daemon import until
 
 VERBS = ("publish volumes", "keep volume", "export volume", "unpublish volumes", "remove volumes")
 KINDS = {"disk": "local", "memory": "tmpfs", "file": "block"}
@@ -26,6 +27,8 @@ class VolumeUser(Kubelet):
     """With a volume of each kind that needs nobody else."""
 
     archive: Path = field(default_factory=Path)
+    """Before the number of an export."""
+    exports: int = 0
 
     def _life(self) -> list[tuple[str, Work, bool]]:
         works = (self._publish, self._keep, self._export, self._unpublish, self._remove_volumes)
@@ -50,24 +53,24 @@ class VolumeUser(Kubelet):
         await self.cri.connection.call(self.cri.connection.node.SnapshotVolume, request)
 
     async def _export(self) -> None:
-        self._remove_archive()
-        await volumes.export(self.cri.connection, "disk", str(self.archive))
-        assert self.archive.stat().st_size > 0
+        # Each try has a name of its own: an export whose caller has gone goes on.
+        self.exports += 1
+        archive = self.archive.with_name(f"{self.archive.name}.{self.exports}")
+        await volumes.export(self.cri.connection, "disk", str(archive))
+        assert archive.stat().st_size > 0
         # What the pod has is there, whatever happened.
         assert [Path(one.path, "file").read_text() for one in await self._given()] == list(KINDS)
 
-    def _remove_archive(self) -> None:
-        """And what an export that was cut off has left, which the next one does not take for its own."""
-        for suffix in ("", ".partial"):
-            self.archive.with_name(f"{self.archive.name}{suffix}").unlink(missing_ok=True)
-
     async def _unpublish(self) -> None:
         await volumes.unpublish(self.cri.connection, "uid-pod")
-        left = [one async for one in volumes.list_volumes(self.cri.connection) if one.uses]
-        assert not left, f"still in use: {left}"
+        await until(self._is_unused)  # an export that goes on has one for itself
+
+    async def _is_unused(self) -> bool:
+        return not [one async for one in volumes.list_volumes(self.cri.connection) if one.uses]
 
     async def _remove_volumes(self) -> None:
-        self._remove_archive()
+        for left in self.archive.parent.glob(f"{self.archive.name}.*"):  # of exports that were cut off, too
+            left.unlink()
         try:
             await volumes.remove_snapshot(self.cri.connection, "kept")
         except NotFound:
