@@ -21,9 +21,9 @@ BLOCK_LIMIT = 64 << 10
 UNREAD_LIMIT = 4 << 20
 """Bytes of small frames that a client may leave unread; more end its connection."""
 TURN = 16
-"""Frames of one call that go before those of the next; and calls of one reading that are answered at once."""
+"""Calls of one reading that are answered at once."""
 LARGE_FRAME = 256 << 10
-"""Most of a frame that goes, if the client takes as much."""
+"""Most of a frame that goes, if the client takes as much; and of a call before those of the next."""
 
 
 class Answering(Protocol):
@@ -62,7 +62,7 @@ class GrpcConnection(asyncio.Protocol):
         self._calls: dict[int, GrpcCall] = {}
         self._last = 0
         """The latest call that came."""
-        self._window = self._first_window = frames.WINDOW
+        self._window = self.first_window = frames.WINDOW
         self._frame_bytes = frames.FRAME_BYTES
         """Of the client: what it lets us send."""
         self._uncredited = 0
@@ -96,6 +96,7 @@ class GrpcConnection(asyncio.Protocol):
             self._fail(EndReason.COMPRESSION_ERROR, str(error))
         finally:
             self._is_reading = False
+            self._pump()
             self._flush()
 
     def pause_writing(self) -> None:
@@ -109,6 +110,8 @@ class GrpcConnection(asyncio.Protocol):
         _log.debug("a client's connection ends: %s", text)
         self.leave(fault)
         self.close()
+        if self._transport.get_write_buffer_size():  # it does not even read
+            self._transport.abort()
 
     def leave(self, fault: EndReason = EndReason.NO_ERROR) -> None:
         """Take no more calls, and say so."""
@@ -118,12 +121,15 @@ class GrpcConnection(asyncio.Protocol):
             self.send(frames.frame(frames.GOAWAY, 0, 0, content))
 
     def close(self) -> None:
-        """Once what was written has gone; at once if the client has left some of it unread."""
+        """End its calls now, and itself once what was written has gone."""
+        for call in tuple(self._calls.values()):
+            call.abandon()
         self._flush()
-        if self._transport.get_write_buffer_size():
-            self._transport.abort()
-        else:
-            self._transport.close()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Whether or not the client has read everything."""
+        self._transport.abort()
 
     # what comes
 
@@ -142,6 +148,8 @@ class GrpcConnection(asyncio.Protocol):
         elif kind == frames.CONTINUATION:
             self._continue(found)
         elif kind == frames.RST_STREAM:
+            if stream > self._last:
+                raise Http2Error(EndReason.PROTOCOL_ERROR, f"a reset of stream {stream}, which is no call")
             if (call := self._calls.get(stream)) is not None:
                 call.abandon()
         else:
@@ -151,7 +159,9 @@ class GrpcConnection(asyncio.Protocol):
         """Frames of the connection itself."""
         kind, is_answer = found.kind, found.flags & frames.ACK
         if kind == frames.WINDOW_UPDATE:
-            self._widen(found.stream, frames.read_number(found) & frames.LARGEST_WINDOW)
+            self._widen(found.stream, int.from_bytes(found.content, "big") & frames.LARGEST_WINDOW)
+        elif kind == frames.SETTINGS and is_answer and found.content:
+            raise Http2Error(EndReason.FRAME_SIZE_ERROR, "an answer to settings with content")
         elif kind == frames.SETTINGS and not is_answer:
             self._set(found)
         elif kind == frames.PING and not is_answer:
@@ -183,7 +193,7 @@ class GrpcConnection(asyncio.Protocol):
             fault = EndReason.REFUSED_STREAM.to_bytes(4, "big")
             self.send(frames.frame(frames.RST_STREAM, 0, stream, fault))
             return
-        call = GrpcCall(self, stream, headers, self._first_window)
+        call = GrpcCall(self, stream, headers)
         self._calls[stream] = call
         if not self._server.admits():
             call.refuse(Code.RESOURCE_EXHAUSTED, "too many calls at once")
@@ -220,12 +230,14 @@ class GrpcConnection(asyncio.Protocol):
         self._server.begin(call, at_once=self._at_once >= 0)
 
     def _widen(self, stream: int, more: int) -> None:
+        if not more:
+            raise Http2Error(EndReason.PROTOCOL_ERROR, f"stream {stream}: a window that grows by nothing")
         if stream == 0:
             self._window += more
             if self._window > frames.LARGEST_WINDOW:
                 raise Http2Error(EndReason.FLOW_CONTROL_ERROR, "a window that is too large")
         elif (call := self._calls.get(stream)) is not None:
-            call.window += more
+            call.credit += more
             if call.window > frames.LARGEST_WINDOW:
                 raise Http2Error(EndReason.FLOW_CONTROL_ERROR, "a window that is too large")
         self._pump()
@@ -235,9 +247,7 @@ class GrpcConnection(asyncio.Protocol):
             if key == frames.INITIAL_WINDOW_SIZE:
                 if value > frames.LARGEST_WINDOW:
                     raise Http2Error(EndReason.FLOW_CONTROL_ERROR, "a window that is too large")
-                for call in self._calls.values():
-                    call.window += value - self._first_window
-                self._first_window = value
+                self.first_window = value
             elif key == frames.MAX_FRAME_SIZE:
                 if not frames.FRAME_BYTES <= value <= frames.LARGEST_FRAME:
                     raise Http2Error(EndReason.PROTOCOL_ERROR, f"frames of {value} bytes")
@@ -249,7 +259,7 @@ class GrpcConnection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         self._out.append(data)
-        if not self._is_reading:
+        if not self._is_reading or len(data) > frames.FRAME_BYTES:  # so that `fits` knows when it is too much
             self._flush()
 
     def fits(self, size: int) -> bool:
@@ -277,8 +287,8 @@ class GrpcConnection(asyncio.Protocol):
                 self._transport.abort()
 
     def _pump(self) -> None:
-        """Send what waits, as far as the windows go, call by call."""
-        is_moving = True
+        """Send what waits, as far as the windows go, call by call; once a reading, however often it asks."""
+        is_moving = not self._is_reading
         while is_moving:
             is_moving = False
             for stream, call in tuple(self._queued.items()):
@@ -291,10 +301,9 @@ class GrpcConnection(asyncio.Protocol):
 
     def _send_some(self, call: GrpcCall) -> None:
         pieces: list[bytes | memoryview] = []
-        for _ in range(TURN):
+        most = self._window - LARGE_FRAME
+        while call.waits and call.window > 0 and self._window > max(most, 0):
             pieces += call.chunk(min(self._frame_bytes, self._window))
-            if not call.waits or self._window <= 0 or call.window <= 0:
-                break
         self._out.append(b"".join(pieces))
         self._flush()
         if call.waits:

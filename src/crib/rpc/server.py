@@ -82,6 +82,9 @@ class GrpcServer:
         for connection in tuple(self._connections):
             connection.close()
         await self._until(lambda: not (self._connections or self._open), CLOSE_LIMIT)
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._until(lambda: not self._connections, CLOSE_LIMIT)
 
     async def _until(self, holds: Callable[[], bool], seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -126,6 +129,8 @@ class GrpcServer:
             return
         except CallRefused as error:
             call.set_status(error.code, str(error))
+        except asyncio.CancelledError:  # nobody is told if the caller ended it
+            call.set_status(Code.UNAVAILABLE, "the call was ended")
         except Exception as error:
             _log.exception("%s failed", call.path)
             call.set_status(Code.INTERNAL, f"{type(error).__name__}: {error}")
