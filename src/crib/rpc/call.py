@@ -197,8 +197,6 @@ class GrpcCall:
         if self._is_done or self.is_gone:
             return
         self._is_done = True
-        if self.timer is not None:
-            self.timer.cancel()
         is_good = self._code is Code.OK
         if message is None or not is_good:
             if not self._outbox:
@@ -261,6 +259,8 @@ class GrpcCall:
 
     def _close(self, data: bytes) -> None:
         """Send `data`, whose window is paid for, and the trailers."""
+        if self.timer is not None:
+            self.timer.cancel()
         ended = frames.END_HEADERS | frames.END_STREAM
         if self._has_head or data:
             trailers = frames.frame(frames.HEADERS, ended, self.stream, self._trailers())

@@ -73,12 +73,17 @@ class GrpcConnection(asyncio.Protocol):
         self._is_reading = self._is_paused = self._is_leaving = False
         self._at_once = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no call."""
+        return not self._calls
+
     # the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._server.connected(self)
         self.send(frames.settings({frames.MAX_HEADER_LIST_SIZE: HEADERS_LIMIT}))
+        self._server.connected(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.lost(self)
@@ -108,9 +113,13 @@ class GrpcConnection(asyncio.Protocol):
 
     def _fail(self, fault: EndReason, text: str) -> None:
         _log.debug("a client's connection ends: %s", text)
+        self.end(fault)
+
+    def end(self, fault: EndReason = EndReason.NO_ERROR) -> None:
+        """Say so, and wait for no client that does not read it."""
         self.leave(fault)
         self.close()
-        if self._transport.get_write_buffer_size():  # it does not even read
+        if self._transport.get_write_buffer_size():
             self._transport.abort()
 
     def leave(self, fault: EndReason = EndReason.NO_ERROR) -> None:

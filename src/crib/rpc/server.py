@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 """Clients that have not been accepted yet."""
+CONNECTIONS_LIMIT = 1024
+"""Connections at once: one more, and the idle one that is the oldest has to go. Its client may come again."""
 CLOSE_LIMIT = 1.0
 """Seconds for the last bytes to go when it stops."""
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
@@ -60,7 +62,8 @@ class GrpcServer:
         self._start = start
         self._calls_limit = calls_limit
         self._open = 0
-        self._connections: set[GrpcConnection] = set()
+        self._connections: dict[GrpcConnection, None] = {}
+        """The oldest first."""
         self._listening: asyncio.Server | None = None
         self._changed = asyncio.Event()
         """Set when a call has ended or a connection is lost."""
@@ -96,10 +99,15 @@ class GrpcServer:
     # see `connection.Answering`
 
     def connected(self, connection: GrpcConnection) -> None:
-        self._connections.add(connection)
+        if len(self._connections) >= CONNECTIONS_LIMIT:  # each costs a descriptor, which all of crib needs
+            idle = next((other for other in self._connections if other.is_idle), None)
+            if idle is not None:
+                del self._connections[idle]
+                idle.end()
+        self._connections[connection] = None
 
     def lost(self, connection: GrpcConnection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         self._changed.set()
 
     def admits(self) -> bool:

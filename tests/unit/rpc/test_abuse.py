@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from crib.wire.http2 import frames
+from crib.rpc import server
+from crib.wire.http2 import frames, hpack, huffman
 from crib.wire.http2.frames import EndReason
 from tests.fakes.world import turns
 from tests.unit.rpc.lab import CALLS_LIMIT, Lab
 from tests.unit.rpc.memory import Memory
-from tests.unit.rpc.raw_client import RawClient, head, message
+from tests.unit.rpc.raw_client import HEAD, RawClient, head, message
 
 if TYPE_CHECKING:
     from _typeshed import TraceFunction
@@ -144,3 +146,95 @@ async def test_what_a_small_frame_costs_does_not_grow_with_the_calls_that_are_op
         client.leave()
         await turns()
     assert costs[1] < 2 * costs[0]
+
+
+async def test_beyond_the_limit_of_connections_the_oldest_idle_one_has_to_go(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS_LIMIT", 3)
+    busy, idle = Memory(lab.server), [Memory(lab.server) for _ in range(2)]
+    idle[0].take(always=True)
+    busy.greet()
+    busy.send(frames.frame(frames.HEADERS, frames.END_HEADERS, 1, head("/Wait")))
+    more = [Memory(lab.server) for _ in range(2)]
+    await turns()
+    assert [client.is_closed for client in (busy, *idle, *more)] == [False, True, True, False, False]
+    assert frames.head(frames.GOAWAY, 0, 0, 8) in idle[0].read
+    more[0].greet()
+    more[0].send(frames.frame(frames.HEADERS, frames.END_HEADERS, 1, head("/Wait")))
+    more[1].leave()
+    await turns()
+    for client in (Memory(lab.server), Memory(lab.server), busy, more[0]):
+        assert not client.is_closed
+        client.leave()
+    await turns()
+
+
+async def test_an_answer_that_its_client_does_not_take_goes_at_its_deadline(client: RawClient) -> None:
+    client.writer.write(frames.settings({frames.INITIAL_WINDOW_SIZE: 0}))
+    client.call(1, "/Echo", b"x", grpc_timeout="20m")
+    assert (await client.next(frames.RST_STREAM, 1)).content == EndReason.CANCEL.to_bytes(4, "big")
+
+
+def test_long_packed_strings_are_not_kept() -> None:
+    packed = bytes(1000)
+    before = huffman._kept.cache_info().currsize
+    assert huffman.unpacked(packed)
+    assert huffman._kept.cache_info().currsize == before
+
+
+async def test_calls_that_are_reset_at_once_count_until_their_handlers_have_ended(lab: Lab) -> None:
+    client = Memory(lab.server)
+    client.greet()
+    pieces = []
+    for number in range(10 * CALLS_LIMIT):
+        stream = 2 * number + 1
+        pieces.append(frames.frame(frames.HEADERS, frames.END_HEADERS, stream, head("/Wait")))
+        pieces.append(frames.frame(frames.DATA, frames.END_STREAM, stream, message(b"")))
+        pieces.append(frames.frame(frames.RST_STREAM, 0, stream, bytes(4)))
+    before = len(asyncio.all_tasks())
+    client.send(b"".join(pieces))
+    assert len(asyncio.all_tasks()) - before <= CALLS_LIMIT
+    await turns()
+    assert (len(asyncio.all_tasks()), lab.server._open) == (before, 0)
+    client.leave()
+    await turns()
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({":path": ""}, "12"),
+        ({":path": "Echo"}, "12"),
+        ({":path": "/Echo/"}, "12"),
+        ({":method": "GET", "te": "", "content-type": "text/plain"}, "0"),
+        ({"grpc-timeout": "99999999H"}, "0"),
+        ({"grpc-timeout": "-1S"}, "0"),
+        ({"grpc-timeout": "1"}, "0"),
+        ({"grpc-timeout": "1" + 5000 * "0" + "S"}, "0"),
+        ({"grpc-encoding": "identity", "grpc-accept-encoding": "gzip, identity"}, "0"),
+        ({"some-bin": "AAEC/w==", "user-agent": 5000 * "\xff"}, "0"),
+    ],
+)
+async def test_odd_headers_are_answered_as_any(
+    client: RawClient, fields: dict[str, str], status: str
+) -> None:
+    said = {**HEAD, ":path": "/Echo", **fields}
+    block = b"".join(hpack.literal(name, value) for name, value in said.items())
+    client.send(frames.HEADERS, frames.END_HEADERS, 1, block)
+    client.send(frames.DATA, frames.END_STREAM, 1, message(b"x") + message(b"behind it"))
+    content, trailers = await client.ending(1)
+    assert (content, trailers["grpc-status"]) == (message(b"x") if status == "0" else b"", status)
+
+
+async def test_a_call_whose_time_is_nothing_ends_at_once(lab: Lab, client: RawClient) -> None:
+    client.call(1, "/Wait", grpc_timeout="0n")
+    await client.next(frames.RST_STREAM, 1)
+    assert lab.server._open == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\0", message(b"abc")[:-1]])
+async def test_a_call_that_ends_within_its_request_has_none(client: RawClient, body: bytes) -> None:
+    client.send(frames.HEADERS, frames.END_HEADERS, 1, head("/Echo"))
+    client.send(frames.DATA, frames.END_STREAM, 1, body)
+    assert (await client.ending(1))[0] == message(b"nothing")
