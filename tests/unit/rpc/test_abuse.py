@@ -160,11 +160,11 @@ async def test_beyond_the_limit_of_connections_the_oldest_idle_one_has_to_go(
     await turns()
     assert [client.is_closed for client in (busy, *idle, *more)] == [False, True, True, False, False]
     assert frames.head(frames.GOAWAY, 0, 0, 8) in idle[0].read
-    more[0].greet()
-    more[0].send(frames.frame(frames.HEADERS, frames.END_HEADERS, 1, head("/Wait")))
-    more[1].leave()
-    await turns()
-    for client in (Memory(lab.server), Memory(lab.server), busy, more[0]):
+    for client in more:
+        client.greet()
+        client.send(frames.frame(frames.HEADERS, frames.END_HEADERS, 1, head("/Wait")))
+    last = Memory(lab.server)
+    for client in (busy, *more, last):
         assert not client.is_closed
         client.leave()
     await turns()
