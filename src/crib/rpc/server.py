@@ -123,7 +123,12 @@ class GrpcServer:
         if method is None:
             call.refuse(Code.UNIMPLEMENTED, f"crib has no method {call.path}")
         elif at_once and method.at_once is not None and (message := call.take_first()) is not None:
-            call.finish(copy_context().run(method.at_once, call, message))
+            answer = None
+            try:
+                answer = copy_context().run(method.at_once, call, message)
+            except Exception as error:
+                _failed(call, error)
+            call.finish(answer)
         else:
             call.task = self._start(call.path, self._serve(call, method.handle))
             if (seconds := _seconds(call.timeout)) is not None:
@@ -140,10 +145,14 @@ class GrpcServer:
         except asyncio.CancelledError:  # nobody is told if the caller ended it
             call.set_status(Code.UNAVAILABLE, "the call was ended")
         except Exception as error:
-            _log.exception("%s failed", call.path)
-            call.set_status(Code.INTERNAL, f"{type(error).__name__}: {error}")
+            _failed(call, error)
         call.task = None  # it ends here: nobody needs to cancel it any more
         call.finish(answer)
+
+
+def _failed(call: GrpcCall, error: Exception) -> None:
+    _log.error("%s failed", call.path, exc_info=error)
+    call.set_status(Code.INTERNAL, f"{type(error).__name__}: {error}")
 
 
 def _seconds(text: str) -> float | None:

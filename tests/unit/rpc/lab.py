@@ -10,6 +10,8 @@ from crib.rpc.server import GrpcServer, Method
 from crib.tasks.calls import start_call
 
 CALLS_LIMIT, MESSAGE_LIMIT = 40, 1 << 20
+LARGEST, MOST_PIECES = 6 << 20, 100
+"""What a caller may ask for."""
 PIECE = b"p" * 50_000
 
 
@@ -51,10 +53,10 @@ class Lab:
 
     def _big(self, call: GrpcCall, request: bytes) -> bytes:
         self.answered += 1
-        return bytes(int(request))
+        return bytes(min(int(request), LARGEST))
 
     async def _many(self, call: GrpcCall) -> None:
-        for _ in range(int(await call.read() or b"0")):
+        for _ in range(min(int(await call.read() or b"0"), MOST_PIECES)):
             await call.write(PIECE)
             self.wrote += 1
 

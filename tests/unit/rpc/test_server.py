@@ -118,6 +118,7 @@ async def test_calls_beyond_the_limit_are_refused_until_others_have_ended(
         ("/Echo", b"\x01\x00\x00\x00\x01x", "12", "a compressed message, which crib does not take"),
         ("/Echo", b"\x00\x7f\xff\xff\xff", "8", "a message of 2147483647 bytes is larger than"),
         ("/Fail", message(b""), "13", "ZeroDivisionError: oops"),
+        ("/Big", message(b"x"), "13", "ValueError: invalid literal"),
     ],
 )
 async def test_what_cannot_be_answered_is_refused_with_a_code(
