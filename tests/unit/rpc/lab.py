@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 from crib.rpc.call import GrpcCall
+from crib.rpc.codes import CallRefused, Code
 from crib.rpc.server import GrpcServer, Method
 from crib.tasks.calls import start_call
 
@@ -33,6 +34,7 @@ class Lab:
                 "/Slow": Method(self._slow),
                 "/Fail": Method(self._fail),
                 "/Stop": Method(self._stop),
+                "/Refuse": Method(self._refuse),
                 "/Big": Method(self._late, at_once=self._big),
             },
             start_call,
@@ -76,6 +78,9 @@ class Lab:
 
     async def _fail(self, call: GrpcCall) -> bytes:
         raise ZeroDivisionError("oops")
+
+    async def _refuse(self, call: GrpcCall) -> bytes:
+        raise CallRefused(Code.NOT_FOUND, (await call.read() or b"").decode(errors="replace"))
 
     async def _stop(self, call: GrpcCall) -> bytes:
         raise asyncio.CancelledError  # as from a task that it waited for
