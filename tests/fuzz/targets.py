@@ -3,7 +3,7 @@
 A target raises nothing else, keeps to its processor time, and holds what its reader promises: bytes that come
 in pieces mean what they mean in one, and what was taken can be taken again. `python -m tests.fuzz NAME` runs
 one for long; `test_targets.py` runs each for a moment. SPDY's session is in `fuzz_spdy`, ttrpc in
-`fuzz_ttrpc`, edits of a whole layer in `fuzz_erofs`.
+`fuzz_ttrpc`, HTTP/2 in `fuzz_http2`, edits of a whole layer in `fuzz_erofs`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from crib.wire import (
 from crib.wire.erofs_inode import ErofsError
 from crib.wire.erofs_reader import ErofsImage
 from crib.wire.toml_table import MalformedToml
-from tests.fuzz import fuzz_erofs, fuzz_nri, fuzz_spdy, fuzz_ttrpc
+from tests.fuzz import fuzz_erofs, fuzz_http2, fuzz_nri, fuzz_spdy, fuzz_ttrpc
 
 _MANIFEST = (Path(__file__).parent / "corpus" / "manifest" / "manifest").read_bytes()
 SITE = Site(Dirs("/pods"), memory=16 << 30)
@@ -354,6 +354,17 @@ TARGETS: dict[str, Target] = {
     "hosts-toml": Target(_hosts, (*_TOML, b"[host.", b"capabilities", b"http://", b"dial_timeout")),
     "http-head": Target(
         _http_head, (b"\r\n", b"\r\n\r\n", b"Upgrade: websocket", b"HTTP/1.1", b"Host:", b" ", b",")
+    ),
+    "http2": Target(
+        fuzz_http2.one_input,
+        (
+            b"\0\0\x04\x08\0\0\0\0\x01\0\0\0\x10",
+            b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0",
+            b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08",
+            b"\0\0\0\x01\x05\0\0\0\x0b",
+            b"\0\0\x05\0\x01\0\0\0\x01\0\0\0\0\0",
+            b"\xff\xff\xff\x7f",
+        ),
     ),
     "image-config": Target(_image_config, _IMAGE),
     "manifest": Target(_manifest, _IMAGE),

@@ -15,6 +15,8 @@ from crib.wire.http2.hpack import Headers
 
 PREFIX_BYTES = 5
 """Before each message: whether it is compressed, and its length."""
+TEXT_BYTES = 6 << 10
+"""Most of a status text: clients take 8 KiB of headers."""
 _HEAD = b"\x88" + hpack.literal("content-type", "application/grpc")
 """Of each answer: status 200, which is entry 8 of every table."""
 _OK = hpack.literal("grpc-status", "0")
@@ -27,6 +29,8 @@ class Wire(Protocol):
 
     limit: int
     """Bytes of one message that comes."""
+    first_window: int
+    """Bytes that the client lets us send at first, in each call."""
 
     def send(self, data: bytes) -> None:
         """Frames that no window holds back."""
@@ -54,17 +58,17 @@ class GrpcCall:
 
     __slots__ = (
         *("_code", "_drained", "_first", "_has_ended", "_has_head", "_inbox", "_is_done", "_outbox"),
-        *("_reader", "_text", "_window_in", "_wire", "has_begun", "is_gone", "metadata", "path"),
-        *("stream", "task", "timer", "window"),
+        *("_reader", "_text", "_window_in", "_wire", "credit", "has_begun", "is_gone", "metadata", "path"),
+        *("stream", "task", "timer"),
     )
 
-    def __init__(self, wire: Wire, stream: int, headers: Headers, window: int) -> None:
-        """`window`: bytes that the client lets us send at first."""
+    def __init__(self, wire: Wire, stream: int, headers: Headers) -> None:
         self.stream = stream
         self.path = next((value for name, value in headers if name == ":path"), "")
         self.metadata = headers
         """All headers of the call, those of HTTP/2 and gRPC too."""
-        self.window = window
+        self.credit = 0
+        """Bytes that the client allowed beyond the first window, less those that went."""
         self.has_begun = False
         """Whether it was handed on, or refused."""
         self.task: asyncio.Task[None] | None = None
@@ -89,22 +93,27 @@ class GrpcCall:
         """How long its caller waits, as gRPC writes it; empty if it did not say."""
         return next((value for name, value in self.metadata if name == "grpc-timeout"), "")
 
+    @property
+    def window(self) -> int:
+        """Bytes that may go now; below 0 when a client has made its first window smaller meanwhile."""
+        return self._wire.first_window + self.credit
+
     # what comes
 
     def received(self, data: bytes, *, counted: int, ended: bool) -> None:
         """Content of a frame, which took `counted` bytes of the window. Raises Http2Error."""
+        if self._has_ended:
+            raise frames.Http2Error(EndReason.STREAM_CLOSED, f"stream {self.stream}: more after its end")
         self._window_in -= counted
         if self._window_in < 0:
             raise frames.Http2Error(EndReason.FLOW_CONTROL_ERROR, f"stream {self.stream}: beyond its window")
         self._inbox += data
-        self._has_ended = self._has_ended or ended
+        self._has_ended = ended
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
     def is_ready(self) -> bool:
         """Whether its handler can begin: the request is here, too large to come by itself, or missing."""
-        if self._first is None and not self._has_ended and len(self._inbox) < PREFIX_BYTES:
-            return False
         if self._first is None:
             self._first = self._next()
         return self._first is not None or self._has_ended or self._missing() > self._window_in
@@ -188,8 +197,6 @@ class GrpcCall:
         if self._is_done or self.is_gone:
             return
         self._is_done = True
-        if self.timer is not None:
-            self.timer.cancel()
         is_good = self._code is Code.OK
         if message is None or not is_good:
             if not self._outbox:
@@ -197,7 +204,7 @@ class GrpcCall:
             return
         size = PREFIX_BYTES + len(message)
         if not self._outbox and size <= self.window and self._wire.fits(size):
-            self.window -= size
+            self.credit -= size
             self._wire.spend(size)
             data = frames.head(frames.DATA, 0, self.stream, size)
             self._close(b"".join((data, b"\x00", len(message).to_bytes(4, "big"), message)))
@@ -226,7 +233,7 @@ class GrpcCall:
                 self._outbox[0] = piece[len(part) :]
             content.append(part)
             size += len(part)
-        self.window -= size
+        self.credit -= size
         self._wire.spend(size)
         return [self._take_head(), frames.head(frames.DATA, 0, self.stream, size), *content]
 
@@ -252,6 +259,8 @@ class GrpcCall:
 
     def _close(self, data: bytes) -> None:
         """Send `data`, whose window is paid for, and the trailers."""
+        if self.timer is not None:
+            self.timer.cancel()
         ended = frames.END_HEADERS | frames.END_STREAM
         if self._has_head or data:
             trailers = frames.frame(frames.HEADERS, ended, self.stream, self._trailers())
@@ -268,7 +277,7 @@ class GrpcCall:
         if self._code is Code.OK:
             return _OK
         status = hpack.literal("grpc-status", str(int(self._code)))
-        return status + hpack.literal("grpc-message", quote(self._text, safe=_PRINTABLE, errors="replace"))
+        return status + hpack.literal("grpc-message", _encoded(self._text))
 
     # its end
 
@@ -303,3 +312,10 @@ class GrpcCall:
     def _check(self) -> None:
         if self.is_gone:
             raise CallerGone(f"{self.path}: the caller has gone")
+
+
+def _encoded(text: str) -> str:
+    """A status text as it goes; without its end if it is too long."""
+    while len(encoded := quote(text, safe=_PRINTABLE, errors="replace")) > TEXT_BYTES:
+        text = text[: len(text) * TEXT_BYTES // len(encoded)]
+    return encoded

@@ -64,7 +64,7 @@ class GrpcConnection(asyncio.Protocol):
         self._calls: dict[int, GrpcCall] = {}
         self._last = 0
         """The latest call that came."""
-        self._window = self._first_window = frames.WINDOW
+        self._window = self.first_window = frames.WINDOW
         self._frame_bytes = frames.FRAME_BYTES
         """Of the client: what it lets us send."""
         self._uncredited = 0
@@ -75,12 +75,17 @@ class GrpcConnection(asyncio.Protocol):
         self._is_reading = self._is_paused = self._is_leaving = False
         self._at_once = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no call."""
+        return not self._calls
+
     # the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._server.connected(self)
         self.send(frames.settings({frames.MAX_HEADER_LIST_SIZE: HEADERS_LIMIT}))
+        self._server.connected(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.lost(self)
@@ -98,6 +103,7 @@ class GrpcConnection(asyncio.Protocol):
             self._fail(EndReason.COMPRESSION_ERROR, str(error))
         finally:
             self._is_reading = False
+            self._pump()
             self._flush()
 
     def pause_writing(self) -> None:
@@ -109,8 +115,14 @@ class GrpcConnection(asyncio.Protocol):
 
     def _fail(self, fault: EndReason, text: str) -> None:
         _log.debug("a client's connection ends: %s", text)
+        self.end(fault)
+
+    def end(self, fault: EndReason = EndReason.NO_ERROR) -> None:
+        """Say so, and wait for no client that does not read it."""
         self.leave(fault)
         self.close()
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()
 
     def leave(self, fault: EndReason = EndReason.NO_ERROR) -> None:
         """Take no more calls, and say so."""
@@ -120,12 +132,15 @@ class GrpcConnection(asyncio.Protocol):
             self.send(frames.frame(frames.GOAWAY, 0, 0, content))
 
     def close(self) -> None:
-        """Once what was written has gone; at once if the client has left some of it unread."""
+        """End its calls now, and itself once what was written has gone."""
+        for call in tuple(self._calls.values()):
+            call.abandon()
         self._flush()
-        if self._transport.get_write_buffer_size():
-            self._transport.abort()
-        else:
-            self._transport.close()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Whether or not the client has read everything."""
+        self._transport.abort()
 
     # what comes
 
@@ -144,6 +159,8 @@ class GrpcConnection(asyncio.Protocol):
         elif kind == frames.CONTINUATION:
             self._continue(found)
         elif kind == frames.RST_STREAM:
+            if stream > self._last:
+                raise Http2Error(EndReason.PROTOCOL_ERROR, f"a reset of stream {stream}, which is no call")
             if (call := self._calls.get(stream)) is not None:
                 call.abandon()
         else:
@@ -153,7 +170,9 @@ class GrpcConnection(asyncio.Protocol):
         """Frames of the connection itself."""
         kind, is_answer = found.kind, found.flags & frames.ACK
         if kind == frames.WINDOW_UPDATE:
-            self._widen(found.stream, frames.read_number(found) & frames.LARGEST_WINDOW)
+            self._widen(found.stream, int.from_bytes(found.content, "big") & frames.LARGEST_WINDOW)
+        elif kind == frames.SETTINGS and is_answer and found.content:
+            raise Http2Error(EndReason.FRAME_SIZE_ERROR, "an answer to settings with content")
         elif kind == frames.SETTINGS and not is_answer:
             self._set(found)
         elif kind == frames.PING and not is_answer:
@@ -185,7 +204,7 @@ class GrpcConnection(asyncio.Protocol):
             fault = EndReason.REFUSED_STREAM.to_bytes(4, "big")
             self.send(frames.frame(frames.RST_STREAM, 0, stream, fault))
             return
-        call = GrpcCall(self, stream, headers, self._first_window)
+        call = GrpcCall(self, stream, headers)
         self._calls[stream] = call
         if not self._server.admits():
             call.refuse(Code.RESOURCE_EXHAUSTED, "too many calls at once")
@@ -222,12 +241,14 @@ class GrpcConnection(asyncio.Protocol):
         self._server.begin(call, at_once=self._at_once >= 0)
 
     def _widen(self, stream: int, more: int) -> None:
+        if not more:
+            raise Http2Error(EndReason.PROTOCOL_ERROR, f"stream {stream}: a window that grows by nothing")
         if stream == 0:
             self._window += more
             if self._window > frames.LARGEST_WINDOW:
                 raise Http2Error(EndReason.FLOW_CONTROL_ERROR, "a window that is too large")
         elif (call := self._calls.get(stream)) is not None:
-            call.window += more
+            call.credit += more
             if call.window > frames.LARGEST_WINDOW:
                 raise Http2Error(EndReason.FLOW_CONTROL_ERROR, "a window that is too large")
         self._pump()
@@ -237,9 +258,7 @@ class GrpcConnection(asyncio.Protocol):
             if key == frames.INITIAL_WINDOW_SIZE:
                 if value > frames.LARGEST_WINDOW:
                     raise Http2Error(EndReason.FLOW_CONTROL_ERROR, "a window that is too large")
-                for call in self._calls.values():
-                    call.window += value - self._first_window
-                self._first_window = value
+                self.first_window = value
             elif key == frames.MAX_FRAME_SIZE:
                 if not frames.FRAME_BYTES <= value <= frames.LARGEST_FRAME:
                     raise Http2Error(EndReason.PROTOCOL_ERROR, f"frames of {value} bytes")
@@ -251,7 +270,7 @@ class GrpcConnection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         self._out.append(data)
-        if not self._is_reading:
+        if not self._is_reading or len(data) > frames.FRAME_BYTES:  # so that `fits` knows when it is too much
             self._flush()
 
     def fits(self, size: int) -> bool:
@@ -279,8 +298,8 @@ class GrpcConnection(asyncio.Protocol):
                 self._transport.abort()
 
     def _pump(self) -> None:
-        """Send what waits, as far as the windows go, call by call."""
-        is_moving = True
+        """Send what waits, as far as the windows go, call by call; once a reading, however often it asks."""
+        is_moving = not self._is_reading
         while is_moving:
             is_moving = False
             for stream, call in tuple(self._queued.items()):

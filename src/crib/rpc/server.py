@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 """Clients that have not been accepted yet."""
+CONNECTIONS_LIMIT = 1024
+"""Connections at once: one more, and the idle one that is the oldest has to go. Its client may come again."""
 CLOSE_LIMIT = 1.0
 """Seconds for the last bytes to go when it stops."""
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
@@ -60,7 +62,8 @@ class GrpcServer:
         self._start = start
         self._calls_limit = calls_limit
         self._open = 0
-        self._connections: set[GrpcConnection] = set()
+        self._connections: dict[GrpcConnection, None] = {}
+        """The oldest first."""
         self._listening: asyncio.Server | None = None
         self._changed = asyncio.Event()
         """Set when a call has ended or a connection is lost."""
@@ -82,6 +85,9 @@ class GrpcServer:
         for connection in tuple(self._connections):
             connection.close()
         await self._until(lambda: not (self._connections or self._open), CLOSE_LIMIT)
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._until(lambda: not self._connections, CLOSE_LIMIT)
 
     async def _until(self, holds: Callable[[], bool], seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -93,10 +99,15 @@ class GrpcServer:
     # see `connection.Answering`
 
     def connected(self, connection: GrpcConnection) -> None:
-        self._connections.add(connection)
+        if len(self._connections) >= CONNECTIONS_LIMIT:  # each costs a descriptor, which all of crib needs
+            idle = next((other for other in self._connections if other.is_idle), None)
+            if idle is not None:
+                del self._connections[idle]
+                idle.end()
+        self._connections[connection] = None
 
     def lost(self, connection: GrpcConnection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         self._changed.set()
 
     def admits(self) -> bool:
@@ -112,7 +123,12 @@ class GrpcServer:
         if method is None:
             call.refuse(Code.UNIMPLEMENTED, f"crib has no method {call.path}")
         elif at_once and method.at_once is not None and (message := call.take_first()) is not None:
-            call.finish(copy_context().run(method.at_once, call, message))
+            answer = None
+            try:
+                answer = copy_context().run(method.at_once, call, message)
+            except Exception as error:
+                _failed(call, error)
+            call.finish(answer)
         else:
             call.task = self._start(call.path, self._serve(call, method.handle))
             if (seconds := _seconds(call.timeout)) is not None:
@@ -126,11 +142,17 @@ class GrpcServer:
             return
         except CallRefused as error:
             call.set_status(error.code, str(error))
+        except asyncio.CancelledError:  # nobody is told if the caller ended it
+            call.set_status(Code.UNAVAILABLE, "the call was ended")
         except Exception as error:
-            _log.exception("%s failed", call.path)
-            call.set_status(Code.INTERNAL, f"{type(error).__name__}: {error}")
+            _failed(call, error)
         call.task = None  # it ends here: nobody needs to cancel it any more
         call.finish(answer)
+
+
+def _failed(call: GrpcCall, error: Exception) -> None:
+    _log.error("%s failed", call.path, exc_info=error)
+    call.set_status(Code.INTERNAL, f"{type(error).__name__}: {error}")
 
 
 def _seconds(text: str) -> float | None:

@@ -4,97 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from crib.rpc.call import GrpcCall
 from crib.rpc.connection import TURN, UNREAD_LIMIT
-from crib.rpc.server import GrpcServer, Method
-from crib.tasks.calls import start_call
 from crib.wire.http2 import frames
 from crib.wire.http2.frames import EndReason
 from tests.fakes.world import bounded, turns
+from tests.unit.rpc.lab import CALLS_LIMIT, PIECE, Lab
 from tests.unit.rpc.raw_client import RawClient, connected, head, message
 
-CALLS_LIMIT, MESSAGE_LIMIT = 40, 1 << 20
-PIECE = b"p" * 50_000
 LARGE = 3 << 20
 """Bytes of an answer."""
-
-
-class Lab:
-    """A server with a method of each kind."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.wrote = self.waiting = 0
-        """Messages that were written, and handlers that wait."""
-        self.cancelled = asyncio.Event()
-        self.reads, self.let_go = asyncio.Event(), asyncio.Event()
-        self.server = GrpcServer(
-            {
-                "/Echo": Method(self._echo),
-                "/Quick": Method(self._late, at_once=lambda _, request: request),
-                "/Large": Method(self._late, at_once=lambda _, request: request * LARGE),
-                "/Many": Method(self._many),
-                "/Wait": Method(self._wait),
-                "/Slow": Method(self._slow),
-                "/Fail": Method(self._fail),
-            },
-            start_call,
-            calls_limit=CALLS_LIMIT,
-            message_limit=MESSAGE_LIMIT,
-        )
-
-    async def start(self) -> None:
-        listening = socket.socket(socket.AF_UNIX)
-        listening.bind(self.path)
-        await self.server.start(listening)
-
-    async def _echo(self, call: GrpcCall) -> bytes:
-        return await call.read() or b"nothing"
-
-    async def _late(self, call: GrpcCall) -> bytes:
-        return b"late " + (call.take_first() or b"")
-
-    async def _many(self, call: GrpcCall) -> None:
-        for _ in range(int(await call.read() or b"0")):
-            await call.write(PIECE)
-            self.wrote += 1
-
-    async def _wait(self, call: GrpcCall) -> bytes:
-        self.waiting += 1
-        await call.send_head()
-        try:
-            await self.let_go.wait()
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-        return b"waited"
-
-    async def _slow(self, call: GrpcCall) -> bytes:
-        await self.reads.wait()
-        return str(len(await call.read() or b"")).encode()
-
-    async def _fail(self, call: GrpcCall) -> bytes:
-        raise ZeroDivisionError("oops")
-
-
-@pytest.fixture
-async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    lab = Lab(str(tmp_path / "s"))
-    await lab.start()
-    yield lab
-    await lab.server.stop(0)
-    assert (lab.server._open, len(lab.server._connections)) == (0, 0)
-
-
-@pytest.fixture
-async def client(lab: Lab) -> AsyncIterator[RawClient]:
-    async with connected(lab.path) as client:
-        yield client
 
 
 async def test_a_call_is_answered_with_head_content_and_trailers(client: RawClient) -> None:
@@ -200,6 +121,7 @@ async def test_calls_beyond_the_limit_are_refused_until_others_have_ended(
         ("/Echo", b"\x01\x00\x00\x00\x01x", "12", "a compressed message, which crib does not take"),
         ("/Echo", b"\x00\x7f\xff\xff\xff", "8", "a message of 2147483647 bytes is larger than"),
         ("/Fail", message(b""), "13", "ZeroDivisionError: oops"),
+        ("/Big", message(b"x"), "13", "ValueError: invalid literal"),
     ],
 )
 async def test_what_cannot_be_answered_is_refused_with_a_code(
@@ -347,7 +269,7 @@ async def test_a_large_answer_waits_for_its_client_in_the_call_and_not_in_the_co
     )
     client.allow(0, window)
     for number in range(TURN):
-        client.call(2 * number + 1, "/Large", b"x")
+        client.call(2 * number + 1, "/Big", str(LARGE).encode())
     first = await client.next(frames.DATA, 1)
     (connection,) = lab.server._connections
     assert connection._transport.get_write_buffer_size() < UNREAD_LIMIT // 2

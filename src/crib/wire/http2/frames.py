@@ -24,6 +24,11 @@ END_HEADERS, PADDED, HAS_PRIORITY = 0x4, 0x8, 0x20
 INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 4, 5, 6
 """Settings."""
 _PRIORITY_BYTES = 5
+_SIZES = {RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
+"""Bytes of content, for kinds that always have as many."""
+_OF_STREAMS = frozenset((DATA, HEADERS, RST_STREAM, CONTINUATION))
+_OF_CONNECTIONS = frozenset((SETTINGS, PING, GOAWAY))
+"""Whether a kind belongs to a stream or to the connection; WINDOW_UPDATE is for both."""
 
 
 class EndReason(IntEnum):
@@ -88,9 +93,18 @@ class FrameReader:
                 break
             stream = int.from_bytes(data[at + 5 : content], "big") & LARGEST_WINDOW
             kind, flags = data[at + 3], data[at + 4]
+            _check(kind, stream, length)
             at = content + length
             yield Frame(kind, flags, stream, data[content:at])
         self._rest = data[at:]
+
+
+def _check(kind: int, stream: int, length: int) -> None:
+    """What its kind may be (section 6). Raises Http2Error."""
+    if length != _SIZES.get(kind, length):
+        raise Http2Error(EndReason.FRAME_SIZE_ERROR, f"a frame of kind {kind} with {length} bytes")
+    if kind in _OF_CONNECTIONS if stream else kind in _OF_STREAMS:
+        raise Http2Error(EndReason.PROTOCOL_ERROR, f"a frame of kind {kind} on stream {stream}")
 
 
 def frame(kind: int, flags: int, stream: int, content: bytes | memoryview = b"") -> bytes:
@@ -115,13 +129,6 @@ def read_settings(content: bytes) -> Iterator[tuple[int, int]]:
         raise Http2Error(EndReason.FRAME_SIZE_ERROR, f"settings of {len(content)} bytes")
     for at in range(0, len(content), 6):
         yield int.from_bytes(content[at : at + 2], "big"), int.from_bytes(content[at + 2 : at + 6], "big")
-
-
-def read_number(found: Frame) -> int:
-    """The content of a frame that has one number of 4 bytes. Raises Http2Error."""
-    if len(found.content) != 4:
-        raise Http2Error(EndReason.FRAME_SIZE_ERROR, f"a number of {len(found.content)} bytes")
-    return int.from_bytes(found.content, "big")
 
 
 def without_padding(found: Frame) -> bytes:

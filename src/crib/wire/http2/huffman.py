@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import pairwise
 
-KEPT = 512
-"""Strings whose plain form is kept: callers send the same ones again and again."""
+KEPT, KEPT_BYTES = 512, 256
+"""Strings whose plain form is kept, and their bytes at most: callers send the same ones again and again."""
 PADDING = 7
 """Bits at most behind the last symbol; all of them are set."""
 _END = 256
@@ -50,9 +50,12 @@ def _codes() -> dict[int, int]:
 _SYMBOLS = _codes()
 
 
-@lru_cache(KEPT)
 def unpacked(packed: bytes) -> bytes:
     """The plain string. Raises BadString."""
+    return _kept(packed) if len(packed) <= KEPT_BYTES else _unpacked(packed)
+
+
+def _unpacked(packed: bytes) -> bytes:
     plain, code = bytearray(), 1
     for byte in packed:
         for shift in (7, 6, 5, 4, 3, 2, 1, 0):
@@ -66,3 +69,6 @@ def unpacked(packed: bytes) -> bytes:
     if code.bit_length() > PADDING + 1 or code & (code + 1):
         raise BadString("the padding is not what ends a string")
     return bytes(plain)
+
+
+_kept = lru_cache(KEPT)(_unpacked)
