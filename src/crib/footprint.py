@@ -10,7 +10,7 @@ from crib.host.threads import OURS
 from crib.streaming.server import StreamServer
 
 WARM_AFTER = 1.0
-"""Seconds from the opening of the gate to imports that the first stream would wait for."""
+"""Seconds at most from the first pod to imports that the first stream would wait for."""
 TRIM_EVERY = 60.0
 """Seconds between two times at which unused memory goes back to the system: that takes some milliseconds."""
 
@@ -20,11 +20,12 @@ async def warm_and_small(streams: StreamServer, has_pods: Callable[[], bool]) ->
 
     The allocator keeps what was freed until it is told: 10 MiB of a start, and all of a flood of calls.
     """
-    await asyncio.sleep(WARM_AFTER)
-    is_warm = False
+    is_warm, looks = False, 0
     while True:
+        await asyncio.sleep(TRIM_EVERY if is_warm else WARM_AFTER)
         if not is_warm and has_pods():
             is_warm = True
             await OURS.run("importing the protocols of streams", streams.warm)
-        await OURS.run("giving memory back", libc.malloc_trim)
-        await asyncio.sleep(TRIM_EVERY)
+        if is_warm or looks % (TRIM_EVERY // WARM_AFTER) == 0:
+            await OURS.run("giving memory back", libc.malloc_trim)
+        looks += 1

@@ -21,6 +21,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from crib.client import volumes
+from crib.client.errors import NotFound
 from crib.host.mount_table import mounts_below
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.fuzz.requests import METHODS, OddRequests, World
@@ -256,9 +258,10 @@ class Rounds:
             await asyncio.sleep(0.05)  # a period: the fuzzing ends it
 
     async def _clear(self, cri: Cri) -> None:
-        """Remove pods and images, and give the bridge its range back."""
+        """Remove pods, volumes and images, and give the bridge its range back."""
         for pod in (await cri.call(cri.runtime.ListPodSandbox, pb.ListPodSandboxRequest())).items:
             await cri.remove_pod(pod.id)
+        await self._clear_volumes(cri)
         for image in (await cri.call(cri.image.ListImages, pb.ListImagesRequest())).images:
             await cri.call(cri.image.RemoveImage, pb.RemoveImageRequest(image=pb.ImageSpec(image=image.id)))
         # a fresh one each time: its layer's mount comes with the first container, and goes with the image
@@ -266,6 +269,15 @@ class Rounds:
         ranges = pb.NetworkConfig(pod_cidr=self._haven.subnet)
         update = pb.UpdateRuntimeConfigRequest(runtime_config=pb.RuntimeConfig(network_config=ranges))
         await cri.call(cri.runtime.UpdateRuntimeConfig, update)
+
+    async def _clear_volumes(self, cri: Cri) -> None:
+        async for snapshot in volumes.list_snapshots(cri.connection):
+            await volumes.remove_snapshot(cri.connection, snapshot.id)
+        async for volume in volumes.list_volumes(cri.connection):
+            for use in volume.uses:
+                await volumes.unpublish(cri.connection, use.pod_uid)
+            with contextlib.suppress(NotFound):  # it went with its pod
+                await volumes.remove(cri.connection, volume.id)
 
     async def _look(self, cri: Cri, before: Leftovers, log_size: int, number: int) -> None:
         """Nothing may be left, in the daemon's places or in the haven, and nothing in its log but lines."""

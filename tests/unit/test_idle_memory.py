@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from crib import daemon
+from crib import footprint
 from crib.host import libc
 
 NOT_AT_START = (
@@ -96,24 +96,24 @@ async def test_the_last_imports_wait_for_a_pod_and_memory_goes_back_after_them(
 ) -> None:
     """They may take long on a busy machine, and leave 10 MiB behind."""
     done: list[str] = []
-    pods: list[str] = []
+    pauses: list[float] = []
 
     class Streams:
         def warm(self) -> None:
             done.append("imported")
 
-    async def until_the_third_pause(seconds: float) -> None:
-        if seconds == daemon.TRIM_EVERY:
-            pods.append("a pod")
-            if len(pods) == 3:
-                raise asyncio.CancelledError
+    async def until_the_second_long_pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if pauses.count(footprint.TRIM_EVERY) == 2:
+            raise asyncio.CancelledError
 
     monkeypatch.setattr(libc, "malloc_trim", lambda: done.append("given back"))
-    monkeypatch.setattr(asyncio, "sleep", until_the_third_pause)
+    monkeypatch.setattr(asyncio, "sleep", until_the_second_long_pause)
     streams: Any = Streams()
     with pytest.raises(asyncio.CancelledError):
-        await daemon._warm_and_small(streams, lambda: bool(pods))
-    assert done == ["given back", "imported", "given back", "given back"]
+        await footprint.warm_and_small(streams, lambda: len(pauses) == 62)
+    assert done == ["given back", "given back", "imported", "given back", "given back"]
+    assert set(pauses[:62]) == {footprint.WARM_AFTER}
 
 
 RESIDENT_LIMIT = 54 << 10

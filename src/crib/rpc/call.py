@@ -297,9 +297,10 @@ class GrpcCall:
         self._wire.closed(self)
 
     def expire(self) -> None:
-        """Its caller's time is over."""
-        fault = EndReason.CANCEL.to_bytes(4, "big")
-        self._wire.send(frames.frame(frames.RST_STREAM, 0, self.stream, fault))
+        """Its caller's time is over: it says so, as its caller may look at its own clock a little later."""
+        self._outbox.clear()
+        self.set_status(Code.DEADLINE_EXCEEDED, "the time that its caller gave it is over")
+        self._close(b"")
         self.abandon()
 
     def release(self, ended: Callable[[], None]) -> None:

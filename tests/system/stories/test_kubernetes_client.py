@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from kubernetes import client as kubernetes
 from kubernetes.stream import portforward, stream
-from kubernetes.stream.ws_client import ERROR_CHANNEL, RESIZE_CHANNEL, STDIN_CHANNEL, PortForward, WSClient
+from kubernetes.stream.ws_client import RESIZE_CHANNEL, STDIN_CHANNEL, PortForward, WSClient
 
 from tests.system.labs.api_proxy import api_proxy
 from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
@@ -106,10 +106,9 @@ async def test_the_short_form_gives_all_output(cri: Cri, api: kubernetes.CoreV1A
 async def test_what_is_no_program_is_told_in_the_runtimes_words(cri: Cri, api: kubernetes.CoreV1Api) -> None:
     await box_in(cri, "box")
     client = await opened(api.connect_get_namespaced_pod_exec, command=["nothere"])
-    await ended(client)
-    status = json.loads(client.read_channel(ERROR_CHANNEL))
-    assert status["status"] == "Failure"
-    assert "nothere" in status["message"]
+    _, words = await ended(client)
+    assert client.returncode == 127
+    assert b"nothere" in words
 
 
 async def test_what_the_cri_refuses_fails_the_handshake(cri: Cri, api: kubernetes.CoreV1Api) -> None:
