@@ -178,7 +178,7 @@ async def test_what_is_not_staged_is_not_published(lab: KindLab) -> None:
 async def test_a_volume_is_as_it_was_when_its_snapshot_was_made(lab: KindLab) -> None:
     record = await lab.new(lab.spec)
     if not (await lab.kind.facts(record.spec)).snapshots:
-        pytest.skip("it has none")
+        pytest.skip("this kind has no snapshots")
     use = use_by("one")
     staged = await lab.ready(record)
     path = await lab.kind.publish(staged, use)
@@ -212,7 +212,7 @@ async def test_it_tells_how_full_a_volume_is(lab: KindLab) -> None:
 async def test_it_gets_larger_while_a_pod_uses_it(lab: KindLab) -> None:
     facts = await lab.kind.facts(lab.spec)
     if not facts.expands:
-        pytest.skip("it cannot")
+        pytest.skip("this kind cannot grow")
     if lab.spec.kind == "block" and not can_grow_ext4():
         pytest.skip("this host lets nobody grow a mounted ext4")
     staged = await lab.ready(await lab.new(lab.spec))
@@ -238,7 +238,7 @@ async def test_a_check_of_what_is_well_finds_nothing(lab: KindLab) -> None:
 
 async def test_a_parameter_that_it_does_not_know_is_refused_by_its_name(lab: KindLab) -> None:
     if lab.spec.driver:
-        pytest.skip("only its driver knows them")
+        pytest.skip("parameters of a storage driver are known to that driver only")
     with pytest.raises(InvalidRequest) as refused:
         await lab.kind.check_spec(replace(lab.spec, parameters={"wrong": "1"}))
     assert refused.value.field == "parameters.wrong"
