@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from google.protobuf import any_pb2, empty_pb2
 from google.protobuf.message import Message
 
@@ -17,12 +18,14 @@ from crib.stubs.shim import metrics_v2_pb2, task_pb2
 from crib.stubs.vm import guest_pb2
 from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.client import TtrpcClient
-from crib.ttrpc.mux import Mux
+from crib.ttrpc.errors import CallFailed
+from crib.ttrpc.mux import Mux, MuxCarrier
 from crib.wire.mux import HEADER_BYTES
+from crib.wire.rpc_codes import Code
 
 CALL_SECONDS = 120.0
 GREETING_BYTES = 28
-CALLS = 1
+GREETINGS, CALLS = 0, 1
 TASK = "containerd.task.v3.Task"
 GUEST = "crib.vm.v1.Guest"
 WANTED = "wanted"
@@ -34,9 +37,14 @@ Answer = TypeVar("Answer", bound=Message)
 class AgentCalls:
     """Calls of one agent. CallFailed is the agent's answer, PeerLost the end of the connection."""
 
-    def __init__(self, client: TtrpcClient, greeting: guest_pb2.Greeting) -> None:
+    def __init__(self, client: TtrpcClient, greeting: guest_pb2.Greeting, later: Greetings) -> None:
         self.client = client
         self.greeting = greeting
+        self._later = later
+
+    async def next_agent(self) -> None:
+        """Returns when another agent has greeted: calls are its own from then on."""
+        self.greeting = await self._later.next()
 
     async def task(self, method: str, question: Message, answer: type[Answer]) -> Answer:
         """A call of the task service."""
@@ -127,6 +135,31 @@ class AgentCalls:
             data = data[said.accepted :]
 
 
+class Greetings:
+    """Those of agents after the first, which are answered."""
+
+    def __init__(self, carrier: MuxCarrier) -> None:
+        self._carrier = carrier
+        self._held = bytearray()
+        self._greetings: asyncio.Queue[guest_pb2.Greeting] = asyncio.Queue()
+        carrier.attach(self)
+
+    def received(self, data: bytes) -> None:
+        self._held += data
+        if len(self._held) >= GREETING_BYTES:
+            payload = bytes(self._held[:GREETING_BYTES])
+            del self._held[:GREETING_BYTES]
+            self._carrier.put(payload)
+            self._greetings.put_nowait(guest_pb2.Greeting.FromString(payload))
+
+    def lost(self, reason: str) -> None:
+        """None comes any more: whoever waits has a limit."""
+
+    async def next(self) -> guest_pb2.Greeting:
+        """The next one."""
+        return await self._greetings.get()
+
+
 @contextlib.asynccontextmanager
 async def connected(path: Path, limit: float) -> AsyncIterator[AgentCalls]:
     """Greet the agent behind a socket that is there soon. TimeoutError if it does not within `limit` s."""
@@ -161,9 +194,18 @@ async def greeted(plain: socket.socket, limit: float) -> AsyncIterator[AgentCall
         raise
     greeting = guest_pb2.Greeting.FromString(bytes(frame[HEADER_BYTES:]))
     _, trunk = await loop.create_unix_connection(SocketCarrier, sock=plain)
-    client = TtrpcClient(Mux(trunk, [CALLS]).carrier(CALLS))
+    both = Mux(trunk, [GREETINGS, CALLS])
+    later = Greetings(both.carrier(GREETINGS))
+    client = TtrpcClient(both.carrier(CALLS))
     try:
-        yield AgentCalls(client, greeting)
+        yield AgentCalls(client, greeting, later)
     finally:
         trunk.abort("the test is over")
         await client.gone()
+
+
+async def refused(waiting: Awaitable[object], code: Code, words: str) -> None:
+    """The call is answered with this error, whose text has these words."""
+    with pytest.raises(CallFailed) as caught:
+        await waiting
+    assert (caught.value.code, words in str(caught.value)) == (code, True), str(caught.value)

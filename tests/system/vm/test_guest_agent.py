@@ -14,9 +14,8 @@ from google.protobuf import any_pb2, empty_pb2
 from crib.stubs.shim import task_pb2
 from crib.stubs.shim.task_types_pb2 import Status
 from crib.stubs.vm import guest_pb2
-from crib.ttrpc.errors import CallFailed
 from crib.wire.rpc_codes import Code
-from tests.system.labs.vm_agent import WANTED, AgentCalls
+from tests.system.labs.vm_agent import WANTED, AgentCalls, refused
 from tests.system.labs.vm_host_agent import HostAgent, host_agent
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -35,12 +34,6 @@ async def lab() -> AsyncIterator[HostAgent]:
 @pytest.fixture
 def calls(lab: HostAgent) -> AgentCalls:
     return lab.calls
-
-
-async def refused(waiting: object, code: Code, words: str) -> None:
-    with pytest.raises(CallFailed) as caught:
-        await waiting  # type: ignore[misc]  # any call
-    assert (caught.value.code, words in str(caught.value)) == (code, True), str(caught.value)
 
 
 async def test_a_container_runs_from_its_creation_to_its_removal(lab: HostAgent, calls: AgentCalls) -> None:
