@@ -28,7 +28,6 @@ pytestmark = [pytest.mark.root, pytest.mark.system, pytest.mark.asyncio(loop_sco
 SHARE = "/run/crib/share"
 FOR_EVER = "while true; do sleep 1000; done"
 MIB = 1 << 20
-LIMIT = 600.0
 END_SECONDS = 60.0
 
 
@@ -39,12 +38,6 @@ async def guest() -> AsyncIterator[BootedGuest]:
     async with booted(image) as one:
         await configure(one)
         yield one
-
-
-@pytest.fixture(autouse=True)
-async def in_time() -> AsyncIterator[None]:
-    async with asyncio.timeout(LIMIT):
-        yield
 
 
 async def configure(guest: BootedGuest, **more: Any) -> None:
