@@ -45,6 +45,8 @@ LOOK_SECONDS = 10.0
 LOOK_BYTES = 1 << 20
 _SHIM = "shim"
 """Is imported where a handler is one: the messages of shims take 2 MiB."""
+_DOCKER = "docker"
+"""The same: the daemon needs no HTTP client otherwise."""
 
 
 def check_kinds(settings: Settings) -> None:
@@ -52,8 +54,10 @@ def check_kinds(settings: Settings) -> None:
     for name, handler in settings.handlers.items():
         if handler.kind == _SHIM:
             _load_shims()
+        elif handler.kind == _DOCKER:
+            _load_docker()
         elif handler.kind not in KINDS:
-            known = (*KINDS, _SHIM)
+            known = (*KINDS, _SHIM, _DOCKER)
             KINDS[handler.kind] = load(HANDLERS, handler.kind, f"handlers.{name}.kind", known)
 
 
@@ -141,6 +145,12 @@ def _load_shims() -> None:
     from crib.backends.shim.handler import ShimHandler
 
     KINDS[_SHIM] = ShimHandler
+
+
+def _load_docker() -> None:
+    from crib.backends.docker.handler import DockerHandler
+
+    KINDS[_DOCKER] = DockerHandler
 
 
 def _kind(opening: HandlerOpening) -> HandlerKind:
