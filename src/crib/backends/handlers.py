@@ -46,8 +46,10 @@ LOOK_SECONDS = 10.0
 LOOK_BYTES = 1 << 20
 _LATE = {
     "shim": ("crib.backends.shim.handler", "ShimHandler"),
+    "docker": ("crib.backends.docker.handler", "DockerHandler"),
 }
-"""Kinds that are imported where a handler is one: the messages of shims take 2 MiB."""
+"""Kinds that are imported where a handler is one: the messages of shims take 2 MiB, and the daemon needs no
+HTTP client otherwise."""
 
 
 def check_kinds(settings: Settings) -> None:
