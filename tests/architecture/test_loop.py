@@ -28,6 +28,8 @@ NOT_THE_DAEMON = (
         "setup",
         "stubs",
         "backends.images.worker",
+        "vm.guest",
+        "vm.shim",
     ),
     *(f"backends.images.unpacked.{name}" for name in ("unpack_main", "tree_writer", "tree_digest")),
     *(f"backends.volumes.{name}" for name in ("archive_main", "tree_export", "tree_import")),

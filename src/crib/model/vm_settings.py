@@ -31,5 +31,5 @@ class VmSettings:
     """Bytes that a guest has beyond its pod's memory limit, for its kernel, agent and caches."""
     cpus: Annotated[int, Between(1, 240), LIVE] = 1
     """CPUs of a pod without a CPU limit. With one the limit is rounded up."""
-    boot_timeout: Annotated[float, Between(1, 600), LIVE] = 60.0
+    boot_timeout: Annotated[float, Between(1, 600)] = 60.0
     """Seconds from the start of a machine until its agent must answer."""
