@@ -266,7 +266,7 @@ def plain_spec(argv: tuple[str, ...], **changes: Any) -> dict[str, Any]:
             "env": ["PATH=/bin"],
             "user": {"uid": 0, "gid": 0},
             "terminal": changes.pop("terminal", False),
-            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), list(CAPABILITIES)),
+            "capabilities": {key: CAPABILITIES for key in ("bounding", "effective", "permitted")},
         },
         "root": {"path": "rootfs"},
         "hostname": "vm-pod",
