@@ -266,7 +266,7 @@ def plain_spec(argv: tuple[str, ...], **changes: Any) -> dict[str, Any]:
             "env": ["PATH=/bin"],
             "user": {"uid": 0, "gid": 0},
             "terminal": changes.pop("terminal", False),
-            "capabilities": {key: CAPABILITIES for key in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
         },
         "root": {"path": "rootfs"},
         "hostname": "vm-pod",
