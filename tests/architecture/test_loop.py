@@ -141,7 +141,7 @@ ON_THE_LOOP = {
     "crib.backends.pods.updates.Updates.pod": _CGROUP,
     "crib.backends.records.boot_file.BootRows._try_paying": _STATE,
     "crib.backends.records.journal._rows": _STATE,
-    "crib.host.processes.Child._collect": "its descriptor says that the child has ended",
+    "crib.host.processes.Child.collect": "its descriptor says that the child has ended",
     "crib.backends.records.sqlite_files.commit": "that of `BootRows`; those of images run in threads",
     "crib.host.capture.Capture._read_some": _PIPE,
     "crib.host.cgroups.Cgroups._process_trees": _CGROUP,
