@@ -47,6 +47,7 @@ from crib.model.sandbox import (
 from crib.model.settings import HandlerSettings, Settings
 from crib.ports.containers import CreateRequest
 from crib.ports.handler import Handler
+from tests.fakes.stages import NoStages
 
 
 def host_facts() -> HostFacts:
@@ -64,20 +65,7 @@ class PlainLayers:
         return [self._directories[layer] for layer in layers]
 
 
-class NoStage:
-    """Times nothing."""
-
-    def __call__(self, name: str, subject: str) -> NoStage:
-        return self
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *exc: object) -> None:
-        return None
-
-
-STAGE = NoStage()
+STAGE = NoStages()
 BOUND = 60.0
 """Seconds that anything awaited may take: it hangs then. A busy machine is many times slower than others."""
 PR_SET_CHILD_SUBREAPER = 36

@@ -16,10 +16,10 @@ from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.labels import Labels
 from crib.backends.environment import HandlerEnvironment
 from crib.backends.failures import trying
+from crib.backends.pods.contained import ContainedCommand
 from crib.backends.pods.signals import Signals
 from crib.backends.runtime_words import exec_failure
 from crib.backends.shim.command_streams import FifoStreams
-from crib.backends.shim.contained import ContainedCommand
 from crib.backends.shim.container_io import TaskServices
 from crib.backends.shim.fifo_ends import has_reader
 from crib.backends.shim.fifos import fifo_directory, stdio
