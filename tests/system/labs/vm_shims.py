@@ -266,6 +266,7 @@ def plain_spec(argv: tuple[str, ...], **changes: Any) -> dict[str, Any]:
             "env": ["PATH=/bin"],
             "user": {"uid": 0, "gid": 0},
             "terminal": changes.pop("terminal", False),
+            **({"oomScoreAdj": changes.pop("score")} if "score" in changes else {}),
             "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
         },
         "root": {"path": "rootfs"},

@@ -48,13 +48,14 @@ async def test_a_pod_boots_runs_containers_and_leaves_nothing(image: str) -> Non
 async def test_states_follow_a_container_through_its_life(image: str) -> None:
     async with vm_shim(image) as vm:
         qemu = await vm.boot()
-        container = vm.container("one", "/bin/sleep", "1000")
+        container = vm.container("one", "/bin/sleep", "1000", score=300)
         out, _ = await container.create(stdio := container.stdio())
         state = await vm.tasks.state("one")
         assert (state.status, state.pid, state.stdio) == (ProcessStatus.CREATED, qemu, stdio)
         await vm.tasks.start("one")
         assert (await vm.tasks.state("one")).status is ProcessStatus.RUNNING
-        assert await container.execute("x", "/bin/sh", "-c", "echo in; exit 5") == (5, b"in\n", b"")
+        script = "echo in; cat /proc/self/oom_score_adj; exit 5"
+        assert await container.execute("x", "/bin/sh", "-c", script) == (5, b"in\n300\n", b"")
         await vm.tasks.pause("one")
         assert (await vm.tasks.state("one")).status is ProcessStatus.PAUSED
         await vm.tasks.resume("one")
