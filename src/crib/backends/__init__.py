@@ -3,7 +3,8 @@
 Begin with the port that you are after (`crib.ports`), then go where it is done:
 
 * `handlers`: the kinds of handler in one table. `oci` is the first: pods and containers by crun or runc and
-  conmon. `shim` has them run by a shim of containerd's kind. Whichever kind runs it, `bundle` is what a
+  conmon. `shim` has them run by a shim of containerd's kind, and `vm` makes of each pod a virtual machine,
+  by a shim of ours. Whichever kind runs it, `bundle` is what a
   container is made from on this host, `pods` what a pod has of its own, `container_bundles` makes a
   container's bundle in its pod, `container_deletes` takes it away, `streams` carries its bytes, and
   `explanations` says where the fields of its spec come from. `pod_handlers` has what these kinds share.
