@@ -13,11 +13,22 @@ from tests.contract.handler_lab import HandlerLab
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.host import FakeHost
+from tests.system.labs.docker_engine import Engine, docker_lab, shared_engine
 from tests.system.labs.oci_setup import oci_lab
 from tests.system.labs.shim_setup import shim_lab
 
+__all__ = ["lab", "shared_engine"]
+
 _REAL = [pytest.mark.root, pytest.mark.system]
 _GVISOR = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's runsc is not installed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine_that_tests_share(request: pytest.FixtureRequest) -> None:
+    """Started before any of its tests looks what is there, and what it leaves behind."""
+    ours = (item for item in request.session.items if item.path == request.path)
+    if any("[docker" in item.name for item in ours):
+        request.getfixturevalue("shared_engine")
 
 
 @pytest.fixture(
@@ -28,6 +39,7 @@ _GVISOR = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's run
         pytest.param("runsc", marks=[*_REAL, _GVISOR]),
         pytest.param("shim of crun", marks=_REAL),
         pytest.param("shim of runc", marks=_REAL),
+        pytest.param("docker", marks=_REAL),
     ]
 )
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
@@ -36,6 +48,10 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
             runtime = request.param.rpartition(" ")[2]
             shim = await stack.enter_async_context(shim_lab({"BinaryName": runtime}))
             made = HandlerLab(shim.handler, shim.logs)
+        elif request.param == "docker":
+            engine: Engine = request.getfixturevalue("shared_engine")
+            docker = await stack.enter_async_context(docker_lab(engine))
+            made = HandlerLab(docker.handler, docker.logs)
         elif request.param == "runsc":
             options = HandlerSettings(args=("--network=host",))
             real = await stack.enter_async_context(oci_lab("runsc", options))

@@ -258,6 +258,9 @@ def _template(data: bytes) -> None:
             data.decode(), {"PodCIDR": "10.1.0.0/24", "Ranges": ("a", "b"), "Empty": ()}
         )
         assert len(text) <= go_template.OUTPUT_CHARACTERS
+    with suppress(go_template.MalformedTemplate, UnicodeDecodeError):
+        value = [{"a": {"b": "text", "n": 1}, "l": ["x", None, True, 0.5]}, "y"]
+        assert len(go_template.Template(data.decode()).written(value)) <= go_template.OUTPUT_CHARACTERS
 
 
 def _outcome(data: bytes) -> None:

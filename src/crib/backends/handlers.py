@@ -47,8 +47,10 @@ LOOK_BYTES = 1 << 20
 _LATE = {
     "shim": ("crib.backends.shim.handler", "ShimHandler"),
     "vm": ("crib.backends.vm.handler", "VmHandler"),
+    "docker": ("crib.backends.docker.handler", "DockerHandler"),
 }
-"""Kinds that are imported where a handler is one: the messages of shims take 2 MiB."""
+"""Kinds that are imported where a handler is one: the messages of shims take 2 MiB, and the daemon needs no
+HTTP client otherwise."""
 
 
 def check_kinds(settings: Settings) -> None:

@@ -168,8 +168,9 @@ def _message(error: Exception) -> str | None:
         return f"{text} (see {context.command_path} --help)" if text and context else text
     from crib.client import ClientError
     from crib.manifest.faults import ManifestError
+    from crib.wire.go_template import MalformedTemplate
 
-    if isinstance(error, (ClientError, ManifestError)):
+    if isinstance(error, (ClientError, ManifestError, MalformedTemplate)):
         return " ".join(str(error).split())
     if isinstance(error, OSError):
         return " ".join(f"{error.strerror or error} {error.filename or ''}".split())

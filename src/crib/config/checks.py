@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 
 from crib.config.places import Path
+from crib.model.docker_settings import DockerSettings
 from crib.model.image_settings import TrustSettings, UpkeepSettings
 from crib.model.settings import (
     ContainerDefaults,
@@ -68,12 +69,16 @@ def _check_kind(handler: HandlerSettings, table: Path) -> Wrong:
         for key in ("runtime", "options"):
             if getattr(shim, key):
                 yield (*table, key), f'{name}.{key} is set, but used only with {name}.kind = "shim"'
-    if handler.kind in ("oci", "shim") and handler.vm != VmSettings():
+    if handler.kind in ("oci", "shim", "docker") and handler.vm != VmSettings():
         yield (*table, "vm"), f'{name}.vm is set, but used only with {name}.kind = "vm"'
     if handler.kind in ("shim", "vm"):
         for key in ("path", "args"):
             if getattr(handler, key):
                 yield (*table, key), f'{name}.{key} is set, but not used with {name}.kind = "{handler.kind}"'
+    if handler.kind in ("oci", "shim", "vm") and handler.docker != DockerSettings():
+        yield (*table, "docker"), f'{name}.docker is set, but used only with {name}.kind = "docker"'
+    if handler.kind == "docker":
+        yield from _check_docker(handler, table)
     if handler.kind == "vm":
         yield from _check_vm(handler, table)
     if handler.kind == "shim":
@@ -102,6 +107,18 @@ def _check_shim(shim: ShimSettings, table: Path) -> Wrong:
     else:
         for key, text in option_problems(shim.runtime, shim.options).items():
             yield (*table, "options", key), f"{name}.options.{key} {text}"
+
+
+def _check_docker(handler: HandlerSettings, table: Path) -> Wrong:
+    """What the Engine decides by itself cannot be chosen."""
+    name, plain = ".".join(map(str, table)), HandlerSettings()
+    keys = ("path", "args", "base_spec", "privileged_without_host_devices", "sandbox_container")
+    for key in keys:
+        if getattr(handler, key) != getattr(plain, key):
+            yield (*table, key), f'{name}.{key} is set, but not used with {name}.kind = "docker"'
+    for key in ("runtime", "options", "sandbox_service"):
+        if getattr(handler.shim, key) != getattr(plain.shim, key):
+            yield (*table, key), f'{name}.{key} is set, but used only with {name}.kind = "shim"'
 
 
 def _check_containers(settings: ContainerDefaults, table: Path) -> Wrong:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from crib.model.checkpoint_settings import CheckpointSettings
+from crib.model.docker_settings import DockerSettings
 from crib.model.image_settings import ImageSettings
 from crib.model.keys import CHANGING, LIVE, PART, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
 from crib.model.metrics import GROUPS
@@ -232,13 +233,15 @@ class HandlerSettings:
     """The node's defaults, with the handler's changes."""
     kind: str = "oci"
     """How it runs containers: `oci`, by an OCI runtime and conmon, `shim`, by a shim of containerd's kind,
-    `vm`, each pod in a virtual machine, or an entry point of crib.handlers."""
+    `vm`, each pod in a virtual machine, `docker`, by Docker's Engine, or an entry point of crib.handlers."""
     sandbox_container: Annotated[str, OneOf(("detect", "always", "never"))] = "detect"
     """Whether each pod begins with a container that holds the others and runs nothing: `always`, `never`, or
     `detect` (with gVisor's runsc, which wants one, and with every shim but runc.v2)."""
     shim: Annotated[ShimSettings, PART] = ShimSettings()
     vm: VmSettings = VmSettings()
     """Of kind `vm`: the machines."""
+    docker: DockerSettings = DockerSettings()
+    """Of kind `docker`: the Engine."""
 
 
 @dataclass(frozen=True, slots=True)

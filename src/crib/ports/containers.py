@@ -41,10 +41,12 @@ class CreateRequest:
 
 @dataclass(frozen=True, slots=True)
 class RestoredProcesses:
-    """The processes of a container that has none before its start, as it is restored from a checkpoint."""
+    """The processes of a container that has none before its start, as it is restored from a checkpoint, or as
+    its kind makes none before."""
 
     process: ProcessIdentity
-    monitor: ProcessIdentity
+    monitor: ProcessIdentity | None
+    """See CreatedContainer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class ContainerRuntime(Protocol):
     async def start(self, record: ContainerRecord) -> RestoredProcesses | None:
         """Returns when the container's program runs (execve(2) has happened), or has ended already.
 
-        With its processes where `create` has told none because they come from a checkpoint.
+        With its processes where `create` has told none because there were none yet.
         """
         ...
 

@@ -29,8 +29,9 @@ def report(
     )
     phase = "Starting" if decision.phase == "Pending" else decision.phase
     until = round(decision.waits.get(SANDBOX, 0.0) * _NS)
-    sandbox = observed.sandbox.id if observed.sandbox is not None else ""
-    return PodReport(plan.uid, phase, problem, sandbox, until, found)
+    sandbox = observed.sandbox
+    lost = sandbox is not None and not sandbox.ready and sandbox.id not in memory.released
+    return PodReport(plan.uid, phase, problem, sandbox.id if sandbox else "", until, found, lost)
 
 
 def _of_container(

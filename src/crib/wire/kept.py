@@ -46,7 +46,10 @@ class ContainerReport(msgspec.Struct, frozen=True):
 
 
 class PodReport(msgspec.Struct, frozen=True):
-    """One pod. `phase`: Starting, Running, Stopping, Stopped, Succeeded or Failed."""
+    """One pod. `phase`: Starting, Running, Stopping, Stopped, Succeeded or Failed; of a Job also Suspended.
+
+    `lost`: its sandbox has ended, and not because somebody kept it up.
+    """
 
     uid: str
     phase: str
@@ -54,6 +57,7 @@ class PodReport(msgspec.Struct, frozen=True):
     sandbox: str = ""
     until: int = 0
     containers: tuple[ContainerReport, ...] = ()
+    lost: bool = False
 
 
 def encode_unit(unit: Unit) -> bytes:

@@ -130,7 +130,7 @@ class Pods:
                     await self._make_log_directory(record)
                 await OURS.run(self._job(record.id), self._make_files, record, size, profile)
             with stage("namespaces", record.id):
-                await pin_pod_namespaces(self._paths, record, self._env.options.containers.sysctls)
+                await self._make_namespaces(record, stage)
             if not config.cgroup_parent:
                 with stage("cgroup", record.id):
                     if not self._names.systemd:
@@ -140,13 +140,19 @@ class Pods:
 
     async def start(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         """See PodRuntime.start: the infra process, where one is needed."""
-        if not (record.config.shares_pid or self._env.facts.sandbox_container):
+        if not self._needs_infra(record):
             return None
         with trying(f"starting sandbox {record.id}"), stage("infra", record.id):
             profile = await self._labels.seccomp_profile(record)
             confinement = await OURS.run(self._job(record.id), self._labels.confine, record, profile)
             inputs = await self._infra_inputs(record, self._names.pod(record), confinement)
             return await self._infra.start(record.id, inputs, stage)
+
+    def _needs_infra(self, record: SandboxRecord) -> bool:
+        return record.config.shares_pid or self._env.facts.sandbox_container
+
+    async def _make_namespaces(self, record: SandboxRecord, stage: StageTimer) -> None:
+        await pin_pod_namespaces(self._paths, record, self._env.options.containers.sysctls)
 
     def _job(self, sandbox: SandboxId) -> Job:
         limit = self._env.settings.verb_timeout

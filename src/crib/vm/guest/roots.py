@@ -122,8 +122,11 @@ def _loop_device(source: str) -> tuple[str, int]:
 
 
 def _wanted(bundle: str) -> tuple[dict[str, Any] | None, str]:
-    with open(f"{bundle}/config.json") as file:
-        text = file.read()
+    try:
+        with open(f"{bundle}/config.json") as file:
+            text = file.read()
+    except (OSError, ValueError) as error:
+        raise Failure(INVALID_ARGUMENT, f"bundle: its config.json cannot be read: {error}") from None
     if ANNOTATION not in text:  # reading JSON needs more of the library than all else here
         return None, ""
     import json
