@@ -205,7 +205,7 @@ class Daemon:
             followers = Followers(node, (telemetry, auditing, later), streams)
             await self._ends.enter_async_context(self._configuration.ready(followers))
             server.gate.open()
-            await self._kept.begin(node.notices.follow("kept pods"), node.kept_restarted)
+            await self._kept.begin(node.notices.follow("kept pods"), node.kept_pod_changed)
             self._ends.push_async_callback(self._kept.close)
             node.keeper.serve("archives at start", self._begin_upkeep(node))
             node.keeper.serve("memory", warm_and_small(streams, lambda: any(node.sandboxes.list())))

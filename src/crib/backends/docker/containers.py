@@ -53,7 +53,7 @@ _IMAGE_TRIES = 2
 """Somebody may remove an image between its load and the create: then it is loaded once more."""
 
 
-class ContainerMaking(ContainerDeletes):
+class DockerMaking(ContainerDeletes):
     """Creates and deletes containers."""
 
     def __init__(self, tools: DockerTools, exits: DockerExits) -> None:
@@ -87,7 +87,7 @@ class ContainerMaking(ContainerDeletes):
         what = f"create of container {record.id}"
         plan = await FOREIGN.run(self._job(record.id, what), self._plan, request, spec)
         with trying(what, field="log_path"):
-            await tools.logs.prepare(record)
+            await tools.logs.make_log(record)
         made = await self._create_in_engine(record, plan)
         await OURS.run(self._job(record.id, what), self._note, record, made)
         await self._updates.fresh(record, plain_limits(spec))

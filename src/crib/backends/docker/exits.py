@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from crib.backends.bundle.bundles import BundleNote
-from crib.backends.docker.api import Call, EngineLost
+from crib.backends.docker.api import EngineCall, EngineLost
 from crib.backends.docker.nouns import LABEL_CONTAINER, LABEL_OWNER, EngineContainer
 from crib.backends.docker.tools import DockerTools
 from crib.backends.pods.filed_exits import FiledExits
@@ -137,7 +137,7 @@ class DockerExits(FiledExits):
             "label": [f"{LABEL_OWNER}={self._docker.owner}"],
             "event": list(_EVENTS),
         }
-        call = Call("the Engine's events", "GET", "/events", {"filters": filters})
+        call = EngineCall("the Engine's events", "GET", "/events", {"filters": filters})
         rest = b""
         async with contextlib.aclosing(self._docker.api.stream(call)) as pieces:
             looking = self._keeper.part("looking at all containers", self._look())

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import itertools
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
-from crib.backends.docker.api import Call
+from crib.backends.docker.api import EngineCall
 from crib.backends.docker.environment import DockerEnvironment
 from crib.backends.docker.nouns import LABEL_LAYERS
 from crib.backends.environment import SharedLayers
@@ -117,7 +116,7 @@ class EngineImages:
     async def _remove(self, image: str) -> None:
         """Without force: the Engine refuses it while a container uses it, of whomever."""
         try:
-            await self._env.api.ask(Call(f"removing image {image}", "DELETE", f"/images/{image}"))
+            await self._env.api.ask(EngineCall(f"removing image {image}", "DELETE", f"/images/{image}"))
         except (NotFound, WrongState):
             return
         except CribError as error:
@@ -132,7 +131,7 @@ class EngineImages:
 
     async def _listed(self, label: str) -> list[str]:
         query = {"filters": {"label": [label]}}
-        found = await self._env.api.ask(Call("looking for images", "GET", "/images/json", query))
+        found = await self._env.api.ask(EngineCall("looking for images", "GET", "/images/json", query))
         # Somebody may have named one: it is his then.
         return [str(one["Id"]) for one in found or () if not _names(one)]
 
@@ -169,8 +168,8 @@ class EngineImages:
             "rootfs": {"type": "layers", "diff_ids": [tar.diff_id for tar in tars]},
         }
         limit = self._env.docker.load_timeout
-        call = Call(what, "POST", "/images/load", {"quiet": "1"}, limit=limit)
-        said = await self._env.api.send(call, _in_threads(_archive(_json(config), tars)))
+        call = EngineCall(what, "POST", "/images/load", {"quiet": "1"}, limit=limit)
+        said = await self._env.api.send(call, _in_threads(_json(config), tars))
         if not (found := await self._find(key)):
             words = bytes(said)[-500:].decode("utf-8", "replace").strip()
             raise Broken(f"{what}: it is not there afterwards; the Engine says: {words or 'nothing'}")
@@ -246,10 +245,11 @@ def _header(name: str, size: int) -> bytes:
     return member_header(Member(name.encode(), Kind.FILE, 0o644, 0, 0, 0, 0, size, 0, 0))
 
 
-async def _in_threads(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Each piece is read in a thread: layers lie on a disk."""
-    for number in itertools.count():
-        job = Job(f"reading piece {number} of the layers for the Engine", "layers", _PIECE_TIME)
+async def _in_threads(config: bytes, tars: Sequence[LayerTar]) -> AsyncIterator[bytes]:
+    """The archive, each piece of it read in a thread: layers lie on a disk."""
+    job = Job("reading layers for the Engine", "layers", _PIECE_TIME)
+    pieces = await OURS.run(job, _archive, config, tars)
+    while True:
         piece = await OURS.run(job, next, pieces, None)
         if piece is None:
             return

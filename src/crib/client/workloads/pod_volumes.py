@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from crib.manifest.plan import Dirs, PodPlan, VolumePlan
     from crib.stubs.node.v1.node_pb2 import PublishedVolume, Volume, VolumeUse
 
-_CLONE = "-clone"
-"""Ends the name of a snapshot that is there while a volume is made of another one."""
-
 
 async def check(connection: Connection, plans: Sequence[PodPlan]) -> None:
     """Refuse pods with claims, before anything is made, at a runtime that keeps no volumes."""
@@ -169,7 +166,7 @@ def spec_of(claim: ClaimPlan, uid: str, secrets: str) -> VolumeSpec:
         owner=uid if claim.with_pod else "",
     )
     if asked.source is not None:
-        name = asked.source.name if asked.source.is_snapshot else f"{claim.name}{_CLONE}"
+        name = asked.source.name if asked.source.is_snapshot else volumes.clones_snapshot(claim.name)
         spec.snapshot = f"{claim.namespace}/{name}"
     if asked.driver is not None:
         spec.driver, spec.source = asked.driver.driver, asked.driver.handle
@@ -192,11 +189,7 @@ async def _bring_sources(connection: Connection, claims: Sequence[ClaimPlan]) ->
             if source.taken_of and source.name not in taken:
                 await volumes.snapshot(connection, f"{namespace}/{source.taken_of}", source.name)
             continue
-        name = f"{claim.name}{_CLONE}"
-        if name in taken:  # of an attempt that was cut off: the volume may hold something else by now
-            await volumes.remove_snapshot(connection, f"{namespace}/{name}")
-        await volumes.snapshot(connection, f"{namespace}/{source.name}", name)
-        clones.append(f"{namespace}/{name}")
+        clones.append(await volumes.snapshot_for_clone(connection, f"{namespace}/{source.name}", claim.name))
     return clones
 
 
