@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -61,6 +62,8 @@ class EngineApi:
         self.socket = socket
         self.api = OLDEST_API
         """The version that calls are made in; `EngineLink` knows what both sides speak."""
+        self.lost_at = 0.0
+        """When it did not answer last, on the monotonic clock."""
         self._limit = limit
         self._session: aiohttp.ClientSession | None = None
 
@@ -173,11 +176,13 @@ class EngineApi:
         return self._session
 
     def _lost(self, call: EngineCall, error: Exception) -> EngineLost:
+        self.lost_at = time.monotonic()
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         return EngineLost(f"{call.what}: the Engine at {self.socket} is not to be reached: {reason}")
 
     def _late(self, call: EngineCall, limit: float) -> EngineLost:
+        self.lost_at = time.monotonic()
         return EngineLost(f"{call.what}: the Engine at {self.socket} did not answer within {limit:g} s")
 
 

@@ -97,15 +97,17 @@ class DockerMaking(ContainerDeletes):
         )
 
     async def _create_in_engine(self, record: ContainerRecord, plan: EnginePlan) -> str:
+        body = engine_container(plan)  # what is refused loads nothing
         for tries in range(_IMAGE_TRIES):
-            image = await self._tools.images.ensure(record.layers)
+            image = body["Image"] = await self._tools.images.ensure(record.layers)
             try:
-                return await self._tools.containers.create(
-                    record.id, engine_container(replace(plan, image=image))
-                )
+                return await self._tools.containers.create(record.id, body)
             except NotFound:
                 if tries + 1 == _IMAGE_TRIES:
                     raise
+            except BaseException:
+                await self._tools.images.release(image)
+                raise
         raise AssertionError("it has returned or raised")
 
     def _plan(self, request: CreateRequest, spec: oci.Spec) -> EnginePlan:
