@@ -160,7 +160,8 @@ async def test_the_web_example_runs(cribd: Cribd, engine: Engine, tmp_path: Path
 
     await until(visited)
     assert crib(cribd, store, "rm", "--force", "web").returncode == 0
-    assert engine.count() == before
+    # The layer of pods' own containers may be new: it stays until a wipe.
+    assert engine.count() in (before, (before[0], 1))
 
 
 async def test_an_engine_that_is_away_is_told_and_comes_back_by_itself(cribd: Cribd) -> None:

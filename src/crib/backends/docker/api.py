@@ -80,12 +80,15 @@ class EngineApi:
     async def send(self, call: EngineCall, pieces: AsyncIterator[bytes]) -> Any:
         """The same with a body that is made while it is sent: an archive."""
         limit = call.limit or self._limit()
+        failures: list[CribError] = []
         try:
             async with asyncio.timeout(limit):
-                async with self._open(call, data=pieces) as response:
+                async with self._open(call, data=_watched(pieces, failures)) as response:
                     return await response.read()
         except TimeoutError as error:
             raise self._late(call, limit) from error
+        except EngineLost as error:
+            raise (failures[0] if failures else error) from error
 
     async def stream(self, call: EngineCall) -> AsyncGenerator[bytes, None]:
         """What comes, as it comes, to its end. Only the answer's head is bounded in time."""
@@ -184,6 +187,16 @@ class EngineApi:
     def _late(self, call: EngineCall, limit: float) -> EngineLost:
         self.lost_at = time.monotonic()
         return EngineLost(f"{call.what}: the Engine at {self.socket} did not answer within {limit:g} s")
+
+
+async def _watched(pieces: AsyncIterator[bytes], failures: list[CribError]) -> AsyncIterator[bytes]:
+    """What fails here would be told as a failure of the connection."""
+    try:
+        async for piece in pieces:
+            yield piece
+    except CribError as error:
+        failures.append(error)
+        raise
 
 
 async def _document(response: aiohttp.ClientResponse) -> Any:
