@@ -33,6 +33,7 @@ from tests.system.labs.oci_setup import make_busybox_root
 BOUND = 180.0
 """Seconds for a boot under emulation on a busy machine, and for whatever else is waited for."""
 POD = "pod-of-a-vm"
+CAPABILITIES = ("CAP_KILL", "CAP_NET_RAW", "CAP_CHOWN", "CAP_SETUID", "CAP_SETGID")
 MODULE = ("-I", "-m", "crib.vm.shim")
 
 
@@ -265,7 +266,8 @@ def plain_spec(argv: tuple[str, ...], **changes: Any) -> dict[str, Any]:
             "env": ["PATH=/bin"],
             "user": {"uid": 0, "gid": 0},
             "terminal": changes.pop("terminal", False),
-            "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]},
+            **({"oomScoreAdj": changes.pop("score")} if "score" in changes else {}),
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
         },
         "root": {"path": "rootfs"},
         "hostname": "vm-pod",
