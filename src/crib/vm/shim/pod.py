@@ -16,14 +16,14 @@ from crib.tasks.keeper import TaskKeeper
 from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.errors import CallFailed, PeerLost, TtrpcError
 from crib.vm.qemu import SHARE_TAG
-from crib.vm.shim.agent import Agent
+from crib.vm.shim.agent import AgentClient
 from crib.vm.shim.events import GuestEvents, Publisher
 from crib.vm.shim.launch import EarlyVm, Recipe, launch, share_path, undo
 from crib.vm.shim.link import AgentLink
 from crib.vm.shim.machine import StartedVm
 from crib.vm.shim.network import JoinedNetwork
 from crib.vm.shim.options import VmPlan
-from crib.vm.shim.processes import Process, Processes
+from crib.vm.shim.processes import Processes, VmProcess
 from crib.vm.shim.share import ShareTree
 from crib.vm.shim.watching import KILL_TIME, Watched, Words
 from crib.wire.rpc_codes import Code
@@ -79,7 +79,7 @@ class VmPod:
         return 0 if self._made is None or self.ended.done() else self._made.started.qemu.pid
 
     @property
-    def agent(self) -> Agent:
+    def agent(self) -> AgentClient:
         return self._running().agent
 
     @property
@@ -224,7 +224,7 @@ class _Made:
         self.virtiofsd = Watched(started.virtiofsd)
         self.words = Words(started.words)
         self.link = AgentLink(carrier)
-        self.agent = Agent(self.link)
+        self.agent = AgentClient(self.link)
         self.events = GuestEvents(self.agent, publisher)
         self.processes = Processes(self.agent, keeper, self._before_end)
 
@@ -234,7 +234,7 @@ class _Made:
         _, carrier = await loop.create_unix_connection(SocketCarrier, sock=started.agent)
         return cls(started, carrier, keeper, publisher)
 
-    async def _before_end(self, process: Process) -> None:
+    async def _before_end(self, process: VmProcess) -> None:
         if not process.key.exec_id:
             await self.events.told()
 
