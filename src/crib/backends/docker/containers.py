@@ -130,6 +130,7 @@ class DockerMaking(ContainerDeletes):
             api=link.api,
             log={"Type": "json-file", "Config": log} if record.log_path else {"Type": "none"},
             privileged=config.security.privileged,
+            capabilities=config.security.capabilities.add,
             stdin=config.stdin,
             stdin_once=config.stdin_once,
             devices=self._devices(record, spec),
@@ -191,7 +192,7 @@ class DockerMaking(ContainerDeletes):
         return target
 
     async def let_go(self, container: ContainerId) -> None:
-        """Of the mounts for flags, once the Engine has mounted them: on the host they would keep others busy."""
+        """Of the mounts for flags, once the Engine has mounted them: here they would keep others busy."""
         what = f"letting go of the mounts of container {container}"
         await OURS.run(self._job(container, what), unmount_tree, self._binds(container))
 
