@@ -62,6 +62,7 @@ RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SYNC_FILE_RANGE_WRITE = 2
 
@@ -180,6 +181,11 @@ def start_writeback(fd: int) -> None:
     _checked(_sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE))
 
 
+def set_parent_death_signal(number: int) -> None:
+    """Have this process be sent a signal when the thread that forked it ends (PR_SET_PDEATHSIG)."""
+    _checked(_prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0))
+
+
 def set_child_subreaper() -> None:
     """Make this process adopt the orphans among its descendants (prctl(2), PR_SET_CHILD_SUBREAPER)."""
     _checked(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
@@ -247,9 +253,14 @@ def fsmount(fs_fd: int, attributes: int) -> int:
     return _checked(_fsmount(_SYS_FSMOUNT, fs_fd, FSMOUNT_CLOEXEC, attributes))
 
 
-def mount_setattr(mount_fd: int, attributes: int, *, recursive: bool, userns_fd: int | None = None) -> None:
-    """Set MOUNT_ATTR_* on a detached mount and, when `recursive`, on all below it (kernel 5.12)."""
-    wanted = _MountAttr(attributes, 0, 0, 0)
+def mount_setattr(
+    mount_fd: int, attributes: int, *, recursive: bool, userns_fd: int | None = None, propagation: int = 0
+) -> None:
+    """Set MOUNT_ATTR_* on a detached mount and, when `recursive`, on all below it (kernel 5.12).
+
+    `propagation` is MS_PRIVATE, MS_SLAVE, … or 0: as it is.
+    """
+    wanted = _MountAttr(attributes, 0, propagation, 0)
     if userns_fd is not None:
         wanted.attr_set |= MOUNT_ATTR_IDMAP
         wanted.userns_fd = userns_fd

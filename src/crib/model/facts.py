@@ -88,6 +88,8 @@ class HandlerFacts:
     """What on this host keeps it from that; empty if nothing."""
     criu: str = ""
     """Version of the program that makes them."""
+    machine: str = ""
+    """What its pods' virtual machines are, for people; empty where it makes none."""
     retired: bool = False
     """It was taken out of the configuration, and only looks after what it has made."""
     problem: str = ""

@@ -16,6 +16,7 @@ from crib.model.keys import CHANGING, LIVE, PART, AtLeast, Between, Form, Is, On
 from crib.model.metrics import GROUPS
 from crib.model.nri_settings import NriSettings
 from crib.model.shim_settings import ShimSettings
+from crib.model.vm_settings import VmSettings
 from crib.model.volume_settings import VolumeSettings
 
 
@@ -232,11 +233,13 @@ class HandlerSettings:
     """The node's defaults, with the handler's changes."""
     kind: str = "oci"
     """How it runs containers: `oci`, by an OCI runtime and conmon, `shim`, by a shim of containerd's kind,
-    `docker`, by Docker's Engine, or an entry point of crib.handlers."""
+    `vm`, each pod in a virtual machine, `docker`, by Docker's Engine, or an entry point of crib.handlers."""
     sandbox_container: Annotated[str, OneOf(("detect", "always", "never"))] = "detect"
     """Whether each pod begins with a container that holds the others and runs nothing: `always`, `never`, or
     `detect` (with gVisor's runsc, which wants one, and with every shim but runc.v2)."""
     shim: Annotated[ShimSettings, PART] = ShimSettings()
+    vm: VmSettings = VmSettings()
+    """Of kind `vm`: the machines."""
     docker: DockerSettings = DockerSettings()
     """Of kind `docker`: the Engine."""
 

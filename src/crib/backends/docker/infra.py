@@ -43,7 +43,7 @@ class DockerInfra:
         self._containers = containers
         self._listed: frozenset[str] = frozenset()
 
-    async def start(self, sandbox: SandboxId, inputs: InfraInputs) -> ProcessIdentity:
+    async def start(self, sandbox: SandboxId, inputs: InfraInputs, _stage: StageTimer) -> ProcessIdentity:
         what = f"the own container of sandbox {sandbox}"
         facts = await self._env.link.require()
         await OURS.run(Job(what, owner=sandbox), self._mark, sandbox)

@@ -1,0 +1,247 @@
+"""A VM: qemu and virtiofsd, started as early as can be, and watched.
+
+Both die with the shim's main thread. qemu runs as nobody, in an empty network namespace, and finds all that
+it needs behind descriptors; virtiofsd goes by itself to where there is nothing but the share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crib.host.tied_programs import TiedOptions, TiedProgram, start_tied
+from crib.vm.qemu import MIB, Image, Machine, Peers, Tap, kernel_arguments, qemu_command
+from crib.vm.shim.options import VmOptions, VmPlan
+from crib.vm.shim.stages import Stages
+from crib.vm.virtiofsd import is_qemus_own, virtiofsd_command
+
+_log = logging.getLogger(__name__)
+
+KILL_TIME = 10.0
+"""Seconds from SIGKILL to the end of a program."""
+CONSOLE_BYTES = 16 << 10
+"""Of what the guest's kernel and the programs said last, that are kept."""
+_READ_BYTES = 4096
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+_KVM_GROUP = "kvm"
+_CPUINFO = "/proc/cpuinfo"
+
+
+@dataclass(frozen=True, slots=True)
+class StartedVm:
+    """A VM that begins to boot, and our ends of its connections. `memory` is in bytes."""
+
+    qemu: TiedProgram
+    virtiofsd: TiedProgram
+    agent: socket.socket
+    words: socket.socket
+    """What the guest's console and both programs say."""
+    memory: int
+    cpus: int
+    acceleration: str
+
+
+def start_machine(
+    options: VmOptions, plan: VmPlan, share: str, taps: Sequence[Tap], stages: Stages
+) -> StartedVm:
+    """Start both programs, from the main thread. OSError, with nothing left running."""
+    memory = -(-plan.memory // MIB) * MIB or options.memory * MIB
+    cpus = plan.cpus or options.cpus
+    with contextlib.ExitStack() as opened, contextlib.ExitStack() as undo:
+        agent, agent_end = socket.socketpair()
+        words, words_end = socket.socketpair()
+        for ours, theirs in ((agent, agent_end), (words, words_end)):
+            undo.enter_context(ours)
+            opened.enter_context(theirs)
+        listening, connected = (opened.enter_context(one) for one in _listening(os.path.dirname(share)))
+        with stages.of("virtiofsd"):
+            virtiofsd = _start_virtiofsd(options.virtiofsd, share, listening, words_end)
+            undo.callback(end_now, virtiofsd)
+        files = [opened.enter_context(_File(path)) for path in _paths(options.files)]
+        machine = Machine(
+            program=options.qemu,
+            kind=options.machine,
+            acceleration=options.acceleration,
+            cpus=cpus,
+            memory=memory,
+            # By descriptor: nobody may look into the directory that they are in.
+            image=Image(*(f"/proc/self/fd/{file.fd}" for file in files)),
+            kernel_arguments=(
+                *kernel_arguments(options.acceleration, host_tsc_khz()),
+                *options.kernel_arguments.split(),
+            ),
+        )
+        peers = Peers(agent_end.fileno(), connected.fileno(), words_end.fileno())
+        passed = (
+            *(file.fd for file in files),
+            *(tap.fd for tap in taps),
+            peers.agent,
+            peers.share,
+            peers.console,
+        )
+        stages.begin("qemu")
+        qemu = start_tied(
+            qemu_command(machine, peers, taps),
+            TiedOptions(
+                stdout=peers.console,
+                stderr=peers.console,
+                pass_fds=passed,
+                env=_ENVIRONMENT,
+                user=options.user or None,
+                groups=_kvm_groups(options),
+                own_network=True,
+            ),
+        )
+        undo.pop_all()
+        return StartedVm(qemu, virtiofsd, agent, words, memory, cpus, options.acceleration)
+
+
+class _File:
+    """One that is opened for reading, and closed at the end of the context."""
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __enter__(self) -> _File:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+
+def _paths(image: Image) -> tuple[str, str, str]:
+    return image.kernel, image.initrd, image.root
+
+
+def _start_virtiofsd(program: str, share: str, listening: socket.socket, words: socket.socket) -> TiedProgram:
+    with open(program, "rb") as file:
+        in_c = is_qemus_own(file.read())
+    command = virtiofsd_command(program, share, listening.fileno(), in_c=in_c)
+    return start_tied(
+        command,
+        TiedOptions(
+            stdout=words.fileno(), stderr=words.fileno(), pass_fds=(listening.fileno(),), env=_ENVIRONMENT
+        ),
+    )
+
+
+def _listening(directory: str) -> tuple[socket.socket, socket.socket]:
+    """A listening socket, and one that is connected to it already: nobody has to wait for the other."""
+    listening, connected = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+    try:
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            name = f"/proc/self/fd/{fd}/virtiofsd.sock"  # a socket's path has at most 107 bytes
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            listening.bind(name)
+            listening.listen(1)
+            connected.connect(name)
+            os.unlink(name)
+        finally:
+            os.close(fd)
+    except BaseException:
+        listening.close()
+        connected.close()
+        raise
+    return listening, connected
+
+
+def _kvm_groups(options: VmOptions) -> tuple[int, ...]:
+    if options.acceleration != "kvm":
+        return ()
+    try:
+        return (grp.getgrnam(_KVM_GROUP).gr_gid,)
+    except KeyError:
+        return ()
+
+
+def host_tsc_khz() -> int:
+    """The rate of the host's time stamp counter, as far as it is told; 0 if it is not."""
+    with contextlib.suppress(OSError, ValueError), open(_CPUINFO, encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("cpu MHz"):
+                return round(float(line.partition(":")[2]) * 1000)
+    return 0
+
+
+def end_now(program: TiedProgram) -> None:
+    """Kill it and collect it, before there is an event loop. It may last KILL_TIME."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(program.pidfd, signal.SIGKILL)
+    os.waitid(os.P_PIDFD, program.pidfd, os.WEXITED)
+    os.close(program.pidfd)
+
+
+class Watched:
+    """A started program on the event loop, which collects its end."""
+
+    def __init__(self, program: TiedProgram) -> None:
+        self.program = program
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        """How it ended, in words."""
+        self._loop.add_reader(program.pidfd, self._collect)
+
+    def kill(self) -> None:
+        """Safe to repeat."""
+        if not self.ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.program.pidfd, signal.SIGKILL)
+
+    async def gone(self, seconds: float) -> bool:
+        """Whether it ends in this time."""
+        await asyncio.wait([self.ended], timeout=seconds)
+        return self.ended.done()
+
+    def _collect(self) -> None:
+        self._loop.remove_reader(self.program.pidfd)
+        found = os.waitid(os.P_PIDFD, self.program.pidfd, os.WEXITED)
+        os.close(self.program.pidfd)
+        code = 0 if found is None else found.si_status
+        killed = found is not None and found.si_code != os.CLD_EXITED
+        how = f"was ended by signal {code}" if killed else f"ended with code {code}"
+        self.ended.set_result(f"{self.program.name} {how}")
+
+
+class Words:
+    """The last of what the guest's console and the programs have said."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._kept = bytearray()
+        self._loop = asyncio.get_running_loop()
+        end.setblocking(False)
+        self._loop.add_reader(end, self._read)
+
+    def _read(self) -> None:
+        try:
+            data = self._end.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        self._kept += data
+        del self._kept[:-CONSOLE_BYTES]
+        _log.debug("console: %s", data.decode("utf-8", "replace").rstrip())
+
+    def last(self, lines: int) -> str:
+        """Of the lines that say something, the last."""
+        text = self._kept.decode("utf-8", "replace").replace("\r", "\n")
+        return "\n".join([line for line in text.split("\n") if line.strip()][-lines:])
+
+    def close(self) -> None:
+        """Safe to repeat."""
+        if self._end.fileno() >= 0:
+            self._loop.remove_reader(self._end)
+            self._end.close()
