@@ -142,6 +142,8 @@ class VmShim:
     def container(self, name: str, *argv: str, **changes: Any) -> VmContainer:
         """A bundle with a root of busybox."""
         bundle = self.bundle(name)
+        with contextlib.suppress(FileNotFoundError):  # of an earlier one of that name
+            shutil.rmtree(bundle)
         os.makedirs(f"{bundle}/rootfs")
         make_busybox_root(f"{bundle}/rootfs")
         Path(bundle, "config.json").write_text(json.dumps(plain_spec(argv, **changes)))
@@ -149,7 +151,7 @@ class VmShim:
 
     def end(self) -> None:
         """Whatever is left of the shim."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             if self.shim and b"crib.vm.shim" in Path(f"/proc/{self.shim}/cmdline").read_bytes():
                 os.kill(self.shim, signal.SIGKILL)
 

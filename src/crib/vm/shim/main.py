@@ -15,6 +15,10 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crib.vm.shim.launch import EarlyVm
 
 NAME = "crib-vm-shim"
 SOCKETS = "/run/containerd/s"
@@ -125,11 +129,30 @@ def _start(called: Called, bundle: str, given: bytes) -> int:
         _print_address(path)
         return 0
     _leave(bundle)
+    early = _begin_early(bundle, given)
+    # Only now: what serves a pod takes longer to be imported than a VM to be started.
     from crib.vm.shim.serve import Serving, serve
 
     events = os.environ.get("TTRPC_ADDRESS", "")
-    serve(listening, Serving(called.id, bundle, path, called.namespace, events, given, called.debug))
+    serve(listening, Serving(called.id, bundle, path, called.namespace, events, given, called.debug), early)
     return 0
+
+
+def _begin_early(bundle: str, given: bytes) -> EarlyVm:
+    """The VM boots already, where its recipe is understood; else CreateSandbox says what is wrong."""
+    from crib.vm.shim.launch import EarlyVm, read_recipe
+    from crib.vm.shim.options import OptionProblem
+    from crib.vm.shim.stages import Stages, process_began
+
+    early = EarlyVm(bundle, stages := Stages())
+    stages.begin("shim", process_began())
+    try:
+        recipe = read_recipe(given, bundle)
+        stages.end("shim")
+        early.begin(recipe)
+    except (OSError, OptionProblem):
+        stages.end("shim")
+    return early
 
 
 def _print_address(path: str) -> None:
