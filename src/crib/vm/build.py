@@ -21,7 +21,7 @@ from typing import Any
 from crib import __version__
 from crib.vm.build_initrd import ROOT_MODULES, initrd
 from crib.vm.build_kernel import Kernel, find_kernel
-from crib.vm.build_root import MODULES_ROOT, Root, package_of
+from crib.vm.build_root import MODULES_ROOT, Root, package_of, run_program
 from crib.vm.build_tree import BuildFailed, write_erofs
 from crib.vm.build_vmlinux import unwrapped
 
@@ -86,9 +86,15 @@ def _make(order: Order, kernel: Kernel, made: Path) -> dict[str, Any]:
         "kernel": kernel.version,
         "kernel_arguments": list(KERNEL_ARGUMENTS),
         "python": root.versions["python"],
+        "crun": _crun_version(programs["crun"]),
         "packages": _packages(root),
         "files": {path.name: _described(path) for path in sorted(made.iterdir())},
     }
+
+
+def _crun_version(program: Path) -> str:
+    said = run_program([str(program), "--version"]).split()
+    return said[2].decode() if len(said) > 2 else ""
 
 
 def _packages(root: Root) -> list[str]:

@@ -11,6 +11,7 @@ import lzma
 import struct
 import sys
 import zlib
+from typing import Protocol
 
 MAX_BYTES = 512 << 20
 """Of a kernel, unpacked."""
@@ -19,6 +20,12 @@ _SECTOR = 512
 _LZ4_MAGIC = b"\x02\x21\x4c\x18"
 _LZ4_BLOCK = 8 << 20
 """What each block has before it is packed (lz4's legacy frame)."""
+
+
+class _Stream(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
 def unwrapped(image: bytes) -> bytes | None:
@@ -39,19 +46,26 @@ def _unpacked(payload: bytes) -> bytes | None:
     if payload.startswith(_LZ4_MAGIC):
         return _unpacked_lz4(payload)
     if payload.startswith(b"\x1f\x8b"):
-        return zlib.decompressobj(31).decompress(payload, MAX_BYTES)
+        return _complete(zlib.decompressobj(31), payload)
     if payload.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
-        return lzma.LZMADecompressor().decompress(payload, MAX_BYTES)
+        return _complete(lzma.LZMADecompressor(), payload)
     if payload.startswith(b"\x28\xb5\x2f\xfd"):
         if sys.version_info >= (3, 14):
             from compression import zstd
         else:
             from backports import zstd
         try:
-            return zstd.ZstdDecompressor().decompress(payload, MAX_BYTES)
+            return _complete(zstd.ZstdDecompressor(), payload)
         except zstd.ZstdError as error:
             raise ValueError(str(error)) from None
     return None
+
+
+def _complete(stream: _Stream, payload: bytes) -> bytes:
+    data = stream.decompress(payload, MAX_BYTES)
+    if not stream.eof:
+        raise EOFError(f"no end within {MAX_BYTES} bytes")
+    return data
 
 
 def _unpacked_lz4(payload: bytes) -> bytes | None:
