@@ -3,10 +3,11 @@
 Begin with the port that you are after (`crib.ports`), then go where it is done:
 
 * `handlers`: the kinds of handler in one table. `oci` is the first: pods and containers by crun or runc and
-  conmon. `shim` has them run by a shim of containerd's kind. Whichever kind runs it, `bundle` is what a
-  container is made from on this host, `pods` what a pod has of its own, `container_bundles` makes a
-  container's bundle in its pod, `container_deletes` takes it away, `streams` carries its bytes, and
-  `explanations` says where the fields of its spec come from. `pod_handlers` has what these kinds share.
+  conmon. `shim` has them run by a shim of containerd's kind, `docker` by Docker's Engine, and `vm` makes of
+  each pod a virtual machine, by a shim of ours. Whichever kind runs it, `bundle` is what a container is made
+  from on this host, `pods` what a pod has of its own, `container_bundles` makes a container's bundle in its
+  pod, `container_deletes` takes it away, `streams` carries its bytes, and `explanations` says where the
+  fields of its spec come from. `pod_handlers` has what these kinds share.
 * `images`: the store of layers, their mounts, and the worker without privileges that talks to registries.
 * `network`: the built-in bridge, or CNI plugins.
 * `records`: rows of sandboxes, containers and images, and the journal, in SQLite.

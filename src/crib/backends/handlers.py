@@ -46,6 +46,7 @@ LOOK_SECONDS = 10.0
 LOOK_BYTES = 1 << 20
 _LATE = {
     "shim": ("crib.backends.shim.handler", "ShimHandler"),
+    "vm": ("crib.backends.vm.handler", "VmHandler"),
     "docker": ("crib.backends.docker.handler", "DockerHandler"),
 }
 """Kinds that are imported where a handler is one: the messages of shims take 2 MiB, and the daemon needs no

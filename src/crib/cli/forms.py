@@ -47,6 +47,7 @@ else:
 _REPORT = (Format.TABLE, Format.JSON, Format.YAML)
 _LIST = (Format.TABLE, Format.WIDE, Format.NAME, Format.JSON, Format.YAML)
 _DOCUMENT = (Format.YAML, Format.JSON)
+_LINES = (Format.TABLE, Format.JSON)
 
 
 def is_table(form: Form) -> bool:
@@ -122,4 +123,6 @@ ListOutput = Annotated[_Value, _option(_LIST)]
 """Of a command that lists things with names."""
 DocumentOutput = Annotated[_Value, _option(_DOCUMENT)]
 """Of a command that shows all of one thing."""
+LineOutput = Annotated[_Value, _option(_LINES)]
+"""Of a command that writes a line for each thing, as long as there are some."""
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids, whole, one a line.")]

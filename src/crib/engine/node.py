@@ -273,8 +273,8 @@ class Node:
         self.history.network_is(status.network)
         return status
 
-    def kept_restarted(self, event: NodeEvent) -> None:
-        """Who keeps a pod up starts a container of it again, or waits before that."""
+    def kept_pod_changed(self, event: NodeEvent) -> None:
+        """Who keeps a pod up starts a container of it again, waits before that, or has probed it."""
         container = self._core.containers.get(ContainerId(event.subject))
         if event.action == "restarted" and container and self.history.may_have_told("restarted", container):
             return  # before the daemon was killed

@@ -146,26 +146,28 @@ class Cgroups:
 
         With v1 an empty cpuset takes its parent's CPUs and memory nodes (a process cannot join it otherwise);
         with v2 the parents hand all their controllers down, but for one that has processes of its own
-        (`among_processes`): it would become threaded, and could be neither read nor killed. OSError with the
-        path; whatever was made until then stays.
+        (`among_processes`): it would become threaded, and could be neither read nor killed. Parents that are
+        there are taken to be ready, but for those that have to hand down. OSError with the path; whatever was
+        made until then stays.
         """
         _check(path)
         cpuset = self.layout.controllers.get("cpuset")
         parent = os.path.dirname(path) if among_processes else ""
         for tree in self.layout.trees:
-            if tree != cpuset and self.layout.mode != "v2":
+            if among_processes or self.layout.mode != "v2":
                 with contextlib.suppress(FileNotFoundError):  # where a parent is missing
-                    make(tree + path)
-                    continue
+                    is_new = make(tree + path)
+                    if tree != cpuset or _inherit_cpuset(tree + path, is_new=is_new):
+                        continue
             directory = tree
             for name in path.strip("/").split("/"):
                 hands_down = tree == self.layout.unified and self.layout.mode == "v2"
                 if hands_down and not (parent and directory == tree + parent):
                     _hand_down(directory)
                 directory = f"{directory}/{name}"
-                make(directory)
+                is_new = make(directory)
                 if tree == cpuset:
-                    _inherit_cpuset(directory)
+                    _inherit_cpuset(directory, is_new=is_new)
 
     def below(self, path: str) -> list[str]:
         """Names of the cgroups directly below, also of one that is half made or half removed."""
@@ -326,14 +328,16 @@ def _hand_down(directory: str) -> None:
             _write(f"{directory}/cgroup.subtree_control", f"+{controller}")
 
 
-def _inherit_cpuset(directory: str) -> None:
+def _inherit_cpuset(directory: str, *, is_new: bool) -> bool:
+    """False where the parent has nothing to inherit: it is not ready itself."""
     parent = os.path.dirname(directory)
     for key in ("cpuset.cpus", "cpuset.mems"):
-        try:
-            if not _read(f"{directory}/{key}").strip():
-                _write(f"{directory}/{key}", _read(f"{parent}/{key}").strip())
-        except FileNotFoundError:
-            continue
+        with contextlib.suppress(FileNotFoundError):
+            if is_new or not _read(f"{directory}/{key}").strip():
+                if not (inherited := _read(f"{parent}/{key}").strip()):
+                    return False
+                _write(f"{directory}/{key}", inherited)
+    return True
 
 
 def _kill_at_once(directory: str | None) -> bool:

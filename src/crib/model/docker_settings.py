@@ -15,7 +15,7 @@ class DockerSettings:
     socket: Path = "/run/docker.sock"
     """The Engine's own socket."""
     timeout: Annotated[float, AtLeast(1), LIVE] = 30.0
-    """Seconds that the Engine has to answer one call. Starts of containers have `verb_timeout`."""
+    """Seconds that the Engine has to answer one call. Creates and starts have `verb_timeout`."""
     load_timeout: Annotated[float, AtLeast(1), LIVE] = 600.0
     """Seconds that it has to take the layers of one image."""
     image_time: Annotated[float, AtLeast(0), LIVE] = 3600.0

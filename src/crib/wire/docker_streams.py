@@ -81,7 +81,7 @@ class LogMessages:
         self._rest += data
         yield from self._lines(ended=False)
 
-    def finish(self) -> Iterator[LogMessage]:
+    def last(self) -> Iterator[LogMessage]:
         """What is left at the end: of a terminal a line without its newline."""
         yield from self._lines(ended=True)
 

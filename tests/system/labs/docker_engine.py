@@ -179,7 +179,7 @@ class Engine:
                     return
                 if self.ask("GET", "/_ping") == b"OK":
                     return
-            time.sleep(0.05)
+            time.sleep(0.05)  # nothing tells when a socket answers
         words = Path(f"{self.top}/{name}.log").read_text()[-1500:]
         raise AssertionError(f"{name} does not answer: {words}")
 

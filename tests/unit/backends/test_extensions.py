@@ -183,5 +183,5 @@ def test_a_kind_of_handler_and_a_network_become_rows_of_their_tables(
     monkeypatch.setitem(networks.KINDS, "cni", SimpleNamespace(held=lambda host: 0))  # type: ignore[arg-type]  # as above
     host: networks.Host = SimpleNamespace()  # type: ignore[assignment]  # nobody looks at it
     assert str(networks.open_network(NetworkSettings(mode="mesh"), host)) == "a mesh"
-    with pytest.raises(Broken, match=r"handlers.crun.kind is 'kata', .* \(there is: 'oci', 'shim', 'vm'\)"):
+    with pytest.raises(Broken, match=r"handlers.crun.kind is 'kata', .* \(there is: .*'vm'\)"):
         handlers.check_kinds(Settings(handlers={"crun": HandlerSettings(kind="kata")}))

@@ -76,7 +76,7 @@ def test_sizes_follow_a_reload_and_what_a_machine_is_made_of_does_not() -> None:
 
 
 def test_the_default_configuration_and_the_schema_have_every_key_of_machines() -> None:
-    text = default_config().split("#[handlers.crun.vm]\n")[1]
+    text = default_config().split("#[handlers.crun.vm]\n")[1].split("#[")[0]
     plain = "\n".join(line.removeprefix("#") for line in text.splitlines() if not line.startswith("# "))
     assert VmSettings(**tomllib.loads(plain)) == VmSettings()
     handlers = schema()["properties"]["handlers"]["additionalProperties"]["properties"]

@@ -1,4 +1,4 @@
-"""Containers by Docker's Engine: one kind of handler, behind `DockerHandler`.
+"""KnownContainers by Docker's Engine: one kind of handler, behind `DockerHandler`.
 
 The Engine makes its own roots and specs from what it is told over its socket. Begin with `handler`, whose
 ports are in `lives` (containers), `streams` and `statistics`. What they work with are the `tools`:

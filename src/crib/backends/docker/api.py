@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class EngineLost(Unavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class EngineCall:
     """One request. `what` says for people what is asked, lower-case, with the id."""
 
     what: str
@@ -60,11 +61,13 @@ class EngineApi:
     def __init__(self, socket: str, limit: Callable[[], float]) -> None:
         self.socket = socket
         self.api = OLDEST_API
-        """The version that calls are made in; `Link` knows what both sides speak."""
+        """The version that calls are made in; `EngineLink` knows what both sides speak."""
+        self.lost_at = 0.0
+        """When it did not answer last, on the monotonic clock."""
         self._limit = limit
         self._session: aiohttp.ClientSession | None = None
 
-    async def ask(self, call: Call) -> Any:
+    async def ask(self, call: EngineCall) -> Any:
         """The answer's JSON, None where there is none. CribError by the Engine's code and words."""
         limit = call.limit or self._limit()
         try:
@@ -74,17 +77,20 @@ class EngineApi:
         except TimeoutError as error:
             raise self._late(call, limit) from error
 
-    async def send(self, call: Call, pieces: AsyncIterator[bytes]) -> Any:
+    async def send(self, call: EngineCall, pieces: AsyncIterator[bytes]) -> Any:
         """The same with a body that is made while it is sent: an archive."""
         limit = call.limit or self._limit()
+        failures: list[CribError] = []
         try:
             async with asyncio.timeout(limit):
-                async with self._open(call, data=pieces) as response:
+                async with self._open(call, data=_watched(pieces, failures)) as response:
                     return await response.read()
         except TimeoutError as error:
             raise self._late(call, limit) from error
+        except EngineLost as error:
+            raise (failures[0] if failures else error) from error
 
-    async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
+    async def stream(self, call: EngineCall) -> AsyncGenerator[bytes, None]:
         """What comes, as it comes, to its end. Only the answer's head is bounded in time."""
         async with self._bounded_open(call) as response:
             try:
@@ -93,7 +99,7 @@ class EngineApi:
             except (aiohttp.ClientError, OSError) as error:
                 raise self._lost(call, error) from error
 
-    async def hijack(self, call: Call, *, terminal: bool) -> Hijacked:
+    async def hijack(self, call: EngineCall, *, terminal: bool) -> Hijacked:
         """Have the call turn its connection into streams."""
         limit = call.limit or self._limit()
         try:
@@ -114,7 +120,7 @@ class EngineApi:
             await session.close()
 
     @asynccontextmanager
-    async def _bounded_open(self, call: Call) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _bounded_open(self, call: EngineCall) -> AsyncIterator[aiohttp.ClientResponse]:
         limit = call.limit or self._limit()
         try:
             async with asyncio.timeout(limit):
@@ -128,7 +134,7 @@ class EngineApi:
             response.close()
 
     @asynccontextmanager
-    async def _open(self, call: Call, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _open(self, call: EngineCall, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         response = await self._request(call, **more)
         async with response:
             await self._check(call, response)
@@ -137,7 +143,7 @@ class EngineApi:
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise self._lost(call, error) from error
 
-    async def _request(self, call: Call, **more: Any) -> aiohttp.ClientResponse:
+    async def _request(self, call: EngineCall, **more: Any) -> aiohttp.ClientResponse:
         major, minor = self.api
         url = f"http://engine/v{major}.{minor}{call.path}"
         query = {key: _text(value) for key, value in call.query.items()}
@@ -150,7 +156,7 @@ class EngineApi:
         except (aiohttp.ClientError, OSError) as error:
             raise self._lost(call, error) from error
 
-    async def _check(self, call: Call, response: aiohttp.ClientResponse) -> None:
+    async def _check(self, call: EngineCall, response: aiohttp.ClientResponse) -> None:
         """An error by the code; 304 says that it is so already."""
         if response.status < 400:
             return
@@ -172,13 +178,25 @@ class EngineApi:
             )
         return self._session
 
-    def _lost(self, call: Call, error: Exception) -> EngineLost:
+    def _lost(self, call: EngineCall, error: Exception) -> EngineLost:
+        self.lost_at = time.monotonic()
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         return EngineLost(f"{call.what}: the Engine at {self.socket} is not to be reached: {reason}")
 
-    def _late(self, call: Call, limit: float) -> EngineLost:
+    def _late(self, call: EngineCall, limit: float) -> EngineLost:
+        self.lost_at = time.monotonic()
         return EngineLost(f"{call.what}: the Engine at {self.socket} did not answer within {limit:g} s")
+
+
+async def _watched(pieces: AsyncIterator[bytes], failures: list[CribError]) -> AsyncIterator[bytes]:
+    """What fails here would be told as a failure of the connection."""
+    try:
+        async for piece in pieces:
+            yield piece
+    except CribError as error:
+        failures.append(error)
+        raise
 
 
 async def _document(response: aiohttp.ClientResponse) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from crib.backends.docker.api import Call
+from crib.backends.docker.api import EngineCall
 from crib.backends.docker.exits import DockerExits
 from crib.backends.docker.hijacked import Hijacked
 from crib.backends.docker.nouns import engine_name
@@ -74,10 +74,10 @@ class _Place:
         path = f"/containers/{engine_name(self.record.id)}/resize"
         query = {"h": str(size.height), "w": str(size.width)}
         with contextlib.suppress(CribError):  # a terminal of the wrong size is no reason to end
-            await self._api.ask(Call(self.what, "POST", path, query))
+            await self._api.ask(EngineCall(self.what, "POST", path, query))
 
 
-class AttachedClients:
+class DockerClients:
     """Of one handler."""
 
     def __init__(self, tools: DockerTools, exits: DockerExits) -> None:
@@ -96,7 +96,7 @@ class AttachedClients:
             "stdout": "1" if wanted.stdout else "0",
             "stderr": "1" if wanted.stderr and not record.config.tty else "0",
         }
-        call = Call(place.what, "POST", f"/containers/{engine_name(record.id)}/attach", query)
+        call = EngineCall(place.what, "POST", f"/containers/{engine_name(record.id)}/attach", query)
         session = AttachSession(place, wanted)
         try:
             pipe = await self._tools.environment.api.hijack(call, terminal=record.config.tty)

@@ -56,7 +56,7 @@ class PipedOutput:
         self.inbox.discard()
 
 
-class CommandStreams:
+class PipedStreams:
     """See exec_sessions.CommandStreams."""
 
     def __init__(self, pipe: Hijacked, sizes: LatestSizes, *, terminal: bool, stdin: bool) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass, replace
 
 from crib.backends.docker.api import EngineApi
-from crib.backends.docker.link import Link
+from crib.backends.docker.link import EngineLink
 from crib.backends.environment import HandlerEnvironment, HandlerOpening
 from crib.backends.failures import trying
 from crib.backends.pods.opening import open_node
@@ -17,6 +19,8 @@ from crib.model.facts import NEW_FIELDS, HandlerFacts
 
 ENGINE = "dockerd"
 UNKNOWN_VERSION = "unknown"
+OPEN_TIME = 1.0
+"""Seconds that an opening waits for the Engine to say what it is; later it is asked again."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,7 +28,7 @@ class DockerEnvironment(HandlerEnvironment):
     """With the Engine."""
 
     api: EngineApi
-    link: Link
+    link: EngineLink
     owner: str
     """What our containers in the Engine are labelled with."""
     catatonit: str = ""
@@ -37,11 +41,11 @@ class DockerEnvironment(HandlerEnvironment):
         """The administrator's settings for the Engine."""
         return self.options.docker
 
-    async def look(self) -> str:
+    async def unusable(self) -> str:
         """What keeps containers from being run now; empty if nothing. The facts go by what is found."""
         if self.closed:
             return self.closed
-        problem = await self.link.look()
+        problem = await self.link.asked()
         self._learn()
         return problem
 
@@ -72,7 +76,9 @@ async def open_environment(opening: HandlerOpening) -> DockerEnvironment:
     made = _environment(opening, _facts(opening))
     made.catatonit = catatonit
     made.default_seccomp = node.default_seccomp
-    await made.look()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(OPEN_TIME):
+            await made.unusable()
     return made
 
 
@@ -102,7 +108,7 @@ def _environment(opening: HandlerOpening, facts: HandlerFacts, closed: str = "")
         host=opening.host,
         cgroups=Cgroups(detect_layout()),
         api=api,
-        link=Link(opening.name, api, opening.settings.cgroup_driver),
+        link=EngineLink(opening.name, api, opening.settings.cgroup_driver),
         owner=f"{opening.paths.state}:{opening.name}",
         closed=closed,
         others=opening.others,

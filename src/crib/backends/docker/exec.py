@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from crib.backends.bundle.bundles import BundleNote
-from crib.backends.docker.api import Call
-from crib.backends.docker.command_streams import CommandStreams
+from crib.backends.docker.api import EngineCall
+from crib.backends.docker.command_streams import PipedStreams
 from crib.backends.docker.exits import DockerExits
 from crib.backends.docker.nouns import EngineCommand, engine_name, read_command
 from crib.backends.docker.tools import DockerTools
@@ -63,7 +63,7 @@ class _Running:
         self._own = own
         self._process: ProcessIdentity | None = None
         self._is_dying = False
-        self.streams: CommandStreams | None = None
+        self.streams: PipedStreams | None = None
         self.followed: asyncio.Task[int]
 
     def begin(self, pid: int, follow: Callable[[], Awaitable[int]]) -> None:
@@ -151,7 +151,7 @@ class DockerCommands:
             body["WorkingDir"] = wanted.working_dir
         try:
             made = await self._api.ask(
-                Call(what, "POST", f"/containers/{engine_name(record.id)}/exec", body=body)
+                EngineCall(what, "POST", f"/containers/{engine_name(record.id)}/exec", body=body)
             )
         except NotFound as error:
             raise WrongState(f"{what}: the container does not run") from error
@@ -159,7 +159,7 @@ class DockerCommands:
 
     async def _attached(self, command: _Command, running: _Running, told: asyncio.Future[int]) -> ExecSession:
         wanted = command.wanted
-        call = Call(
+        call = EngineCall(
             command.what,
             "POST",
             f"/exec/{command.id}/start",
@@ -168,7 +168,7 @@ class DockerCommands:
         )
         pipe = await self._api.hijack(call, terminal=wanted.tty)
         sizes = LatestSizes(command.record.id, lambda size: self._resize(command, size))
-        streams = CommandStreams(pipe, sizes, terminal=wanted.tty, stdin=wanted.stdin)
+        streams = PipedStreams(pipe, sizes, terminal=wanted.tty, stdin=wanted.stdin)
         try:
             begun = await self._begun(command)
             if begun.has_failed:
@@ -195,12 +195,12 @@ class DockerCommands:
         streams.hang_up = lambda: running.signal(signal.SIGHUP) if wanted.tty else None
         return ExecSession(wanted, streams, running.followed, running.kill)
 
-    async def _end_output(self, ended: asyncio.Event, streams: CommandStreams) -> None:
+    async def _end_output(self, ended: asyncio.Event, streams: PipedStreams) -> None:
         await ended.wait()
         streams.end_output()
 
     async def _detached(self, command: _Command, running: _Running, told: asyncio.Future[int]) -> ExecSession:
-        call = Call(
+        call = EngineCall(
             command.what,
             "POST",
             f"/exec/{command.id}/start",
@@ -245,7 +245,7 @@ class DockerCommands:
             self._exits.forget_command(command.id)
 
     async def _look(self, command: _Command) -> EngineCommand:
-        call = Call(command.what, "GET", f"/exec/{command.id}/json")
+        call = EngineCall(command.what, "GET", f"/exec/{command.id}/json")
         try:
             return read_command(await self._api.ask(call))
         except NotFound as error:
@@ -254,7 +254,7 @@ class DockerCommands:
     async def _resize(self, command: _Command, size: TerminalSize) -> None:
         query = {"h": str(size.height), "w": str(size.width)}
         with contextlib.suppress(CribError):  # a terminal of the wrong size is no reason to end
-            await self._api.ask(Call(command.what, "POST", f"/exec/{command.id}/resize", query))
+            await self._api.ask(EngineCall(command.what, "POST", f"/exec/{command.id}/resize", query))
 
     def _failure(self, command: _Command, said: bytes) -> Broken:
         words = said.decode("utf-8", "replace").strip().rpartition(_FAILED)[2].removesuffix(": unknown")

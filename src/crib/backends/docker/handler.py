@@ -7,12 +7,12 @@ from typing import Self
 
 from crib.backends.bundle.bundles import Bundles
 from crib.backends.container_bundles import ContainerBundles
-from crib.backends.docker.containers import ContainerMaking
+from crib.backends.docker.containers import DockerMaking
 from crib.backends.docker.environment import DockerEnvironment, closed_environment, open_environment
 from crib.backends.docker.exits import DockerExits
 from crib.backends.docker.images import EngineImages
 from crib.backends.docker.infra import DockerInfra, DockerPods
-from crib.backends.docker.known import Containers
+from crib.backends.docker.known import KnownContainers
 from crib.backends.docker.lives import DockerContainers
 from crib.backends.docker.logs import LogCopies
 from crib.backends.docker.statistics import DockerStatistics
@@ -58,7 +58,7 @@ class DockerHandler(PodHandler[DockerEnvironment, DockerStrays]):
         self.tools = tools = _open_tools(environment, layers)
         self._exits = DockerExits(tools)
         self._infra = DockerInfra(environment, tools.images, tools.containers)
-        making, pods = ContainerMaking(tools, self._exits), DockerPods(environment, self._infra)
+        making, pods = DockerMaking(tools, self._exits), DockerPods(environment, self._infra)
         programs = Programs(*filter(None, (environment.catatonit,)))
         super().__init__(environment, pods, tools.making, making, programs)
         self.pods = RunningPods(environment, pods, tools.bundles)
@@ -69,7 +69,7 @@ class DockerHandler(PodHandler[DockerEnvironment, DockerStrays]):
         self._listed: Mapping[str, bool] = {}
 
     async def readiness(self) -> Readiness:
-        problem = await self._programs.missing() or await self._env.look()
+        problem = await self._programs.missing() or await self._env.unusable()
         return Readiness(not problem, "HandlerNotReady" if problem else "", problem)
 
     async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
@@ -114,7 +114,7 @@ class DockerHandler(PodHandler[DockerEnvironment, DockerStrays]):
 def _open_tools(environment: DockerEnvironment, layers: SharedLayers) -> DockerTools:
     """Makes them; nothing is asked or started yet."""
     paths = environment.paths
-    bundles, containers = Bundles(paths), Containers(environment)
+    bundles, containers = Bundles(paths), KnownContainers(environment)
     stats = StatsReader(environment.cgroups.layout)
     oom = OomKills(paths, stats)
     return DockerTools(

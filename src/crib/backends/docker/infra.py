@@ -14,7 +14,7 @@ import msgspec
 
 from crib.backends.docker.environment import DockerEnvironment
 from crib.backends.docker.images import EngineImages
-from crib.backends.docker.known import Containers
+from crib.backends.docker.known import KnownContainers
 from crib.backends.docker.nouns import LABEL_SANDBOX
 from crib.backends.docker.translate import EnginePlan, engine_container, plain_limits
 from crib.backends.known_processes import identity
@@ -35,7 +35,9 @@ from crib.wire import oci_runtime as oci
 class DockerInfra:
     """See pods.InfraProcesses."""
 
-    def __init__(self, environment: DockerEnvironment, images: EngineImages, containers: Containers) -> None:
+    def __init__(
+        self, environment: DockerEnvironment, images: EngineImages, containers: KnownContainers
+    ) -> None:
         self._env = environment
         self._images = images
         self._containers = containers

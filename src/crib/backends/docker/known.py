@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from crib.backends.docker.api import Call
+from crib.backends.docker.api import EngineCall
 from crib.backends.docker.environment import DockerEnvironment
 from crib.backends.docker.nouns import (
     LABEL_CONTAINER,
@@ -19,7 +19,7 @@ from crib.backends.docker.nouns import (
 from crib.model.errors import Broken, NotFound
 
 
-class Containers:
+class KnownContainers:
     """Of one handler. `name` is the id here, of a container or a pod."""
 
     def __init__(self, environment: DockerEnvironment) -> None:
@@ -29,7 +29,7 @@ class Containers:
         """As it is now; None when there is none. Broken when one of that name is not ours."""
         try:
             found = await self._env.api.ask(
-                Call(f"looking at container {name}", "GET", f"/containers/{engine_name(name)}/json")
+                EngineCall(f"looking at container {name}", "GET", f"/containers/{engine_name(name)}/json")
             )
         except NotFound:
             return None
@@ -41,7 +41,7 @@ class Containers:
 
     async def create(self, name: str, body: Mapping[str, Any]) -> str:
         """The Engine's id. NotFound when its image is gone."""
-        call = Call(
+        call = EngineCall(
             f"create of container {name}",
             "POST",
             "/containers/create",
@@ -55,14 +55,14 @@ class Containers:
         """Returns when its first process is there, or says in the runtime's words why it is not."""
         limit = self._env.settings.verb_timeout
         path = f"/containers/{engine_name(name)}/start"
-        await self._env.api.ask(Call(f"start of container {name}", "POST", path, limit=limit))
+        await self._env.api.ask(EngineCall(f"start of container {name}", "POST", path, limit=limit))
 
     async def remove(self, name: str) -> None:
         """Kill and remove it; safe to repeat."""
         if await self.find(name) is None:
             return
         limit = self._env.settings.verb_timeout
-        call = Call(
+        call = EngineCall(
             f"delete of container {name}",
             "DELETE",
             f"/containers/{engine_name(name)}",
@@ -77,7 +77,7 @@ class Containers:
     async def all(self) -> Mapping[str, bool]:
         """All of ours by their ids here, and whether each is a pod's own."""
         query = {"all": "1", "filters": {"label": [f"{LABEL_OWNER}={self._env.owner}"]}}
-        listed = await self._env.api.ask(Call("listing containers", "GET", "/containers/json", query))
+        listed = await self._env.api.ask(EngineCall("listing containers", "GET", "/containers/json", query))
         found = {}
         for one in listed or ():
             labels = labels_of(one)
@@ -88,7 +88,7 @@ class Containers:
     async def containers(self) -> Mapping[str, str]:
         """Those of ours that are no pod's own, with the Engine's word for the state of each."""
         query = {"all": "1", "filters": {"label": [f"{LABEL_OWNER}={self._env.owner}", LABEL_CONTAINER]}}
-        listed = await self._env.api.ask(Call("listing containers", "GET", "/containers/json", query))
+        listed = await self._env.api.ask(EngineCall("listing containers", "GET", "/containers/json", query))
         return {labels_of(one)[LABEL_CONTAINER]: str(one.get("State") or "") for one in listed or ()}
 
     def labels(self, **ours: str) -> dict[str, str]:

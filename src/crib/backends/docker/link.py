@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from crib.backends.docker.api import NEWEST_API, OLDEST_API, Call, EngineApi, EngineLost
+from crib.backends.docker.api import NEWEST_API, OLDEST_API, EngineApi, EngineCall, EngineLost
 from crib.model.errors import Broken, CribError
 
 _log = logging.getLogger(__name__)
@@ -17,6 +17,7 @@ FRESH = 3.0
 """Seconds for which a look at the Engine counts."""
 LOOK_TIME = 5.0
 """Seconds that it has to answer a look."""
+_UNASKED = "the Engine was not asked yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class EngineFacts:
     """The newest that both sides speak."""
     cgroup_driver: str
     live_restore: bool
-    """Containers go on while the Engine is away."""
+    """KnownContainers go on while the Engine is away."""
     storage: str
     """The driver of its layers."""
 
@@ -38,7 +39,7 @@ class EngineFacts:
         return self.api >= (1, 44)
 
 
-class Link:
+class EngineLink:
     """To one Engine."""
 
     def __init__(self, name: str, api: EngineApi, cgroup_driver: str) -> None:
@@ -48,7 +49,7 @@ class Link:
         self._facts: EngineFacts | None = None
         self._looked = -FRESH
         self._looking = asyncio.Lock()
-        self.problem = "nobody has asked the Engine yet"
+        self.problem = _UNASKED
         """What keeps it from being used; empty if nothing."""
 
     @property
@@ -56,23 +57,23 @@ class Link:
         """As it said last; None until it has said so."""
         return self._facts
 
-    async def look(self, *, anew: bool = False) -> str:
+    async def asked(self, *, anew: bool = False) -> str:
         """`problem`, as it is now, or was a moment ago."""
         async with self._looking:
-            now = time.monotonic()
-            if anew or now - self._looked >= FRESH:
-                await self._look()
+            age = time.monotonic() - self._looked
+            if anew or age >= FRESH or self._api.lost_at > self._looked:
+                await self._ask_anew()
                 self._looked = time.monotonic()
             return self.problem
 
     async def require(self) -> EngineFacts:
         """EngineLost, or Broken where the Engine is one that cannot be used."""
-        problem = await self.look(anew=bool(self.problem))
+        problem = await self.asked(anew=bool(self.problem))
         if problem or self._facts is None:
             raise (EngineLost if self._facts is None else Broken)(f"handler {self._name}: {problem}")
         return self._facts
 
-    async def _look(self) -> None:
+    async def _ask_anew(self) -> None:
         before = self.problem
         try:
             found = await self._ask()
@@ -88,11 +89,11 @@ class Link:
 
     async def _ask(self) -> EngineFacts:
         what = "looking for the Engine"
-        info = await self._api.ask(Call(what, "GET", "/info", limit=LOOK_TIME))
+        info = await self._api.ask(EngineCall(what, "GET", "/info", limit=LOOK_TIME))
         known = self._facts
         if known is not None and known.version == info.get("ServerVersion"):
             return known
-        version = await self._api.ask(Call(what, "GET", "/version", limit=LOOK_TIME))
+        version = await self._api.ask(EngineCall(what, "GET", "/version", limit=LOOK_TIME))
         return _facts(info, version)
 
     def _unfit(self, found: EngineFacts) -> str:

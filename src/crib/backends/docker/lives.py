@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from crib.backends.docker.api import EngineLost
-from crib.backends.docker.containers import ContainerMaking
+from crib.backends.docker.containers import DockerMaking
 from crib.backends.docker.exits import KILLED, DockerExits, made_file
 from crib.backends.docker.nouns import EngineContainer
 from crib.backends.docker.tools import DockerTools
@@ -32,7 +32,7 @@ _RUNTIME = "OCI runtime create failed: "
 class DockerContainers:
     """See ContainerRuntime."""
 
-    def __init__(self, tools: DockerTools, exits: DockerExits, making: ContainerMaking) -> None:
+    def __init__(self, tools: DockerTools, exits: DockerExits, making: DockerMaking) -> None:
         self._tools = tools
         self._env = tools.environment
         self._exits = exits
@@ -70,6 +70,7 @@ class DockerContainers:
             raise create_failure(what, words) from error
         self._tools.logs.begin(record)
         with trying(what):
+            await self._making.let_go(record.id)
             found = await self._tools.containers.find(record.id)
             first = identity(found.pid) if found is not None and found.pid else None
             if first is None:
@@ -147,7 +148,7 @@ class DockerContainers:
             note = await self._tools.bundles.note(record.id)
             if note is None:
                 return Observation("gone", None, monitor_alive=False)
-            self._tools.oom.found(note)
+            await OURS.run(self._job(record), self._tools.oom.found, note)
             try:
                 found = await self._tools.containers.find(record.id)
             except CribError:

@@ -11,9 +11,9 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
 
-from crib.backends.docker.api import Call, EngineLost
+from crib.backends.docker.api import EngineCall, EngineLost
 from crib.backends.docker.environment import DockerEnvironment
-from crib.backends.docker.known import Containers
+from crib.backends.docker.known import KnownContainers
 from crib.backends.docker.log_positions import LogBatch, LogPosition, LogStart, Resumption
 from crib.backends.docker.nouns import engine_name
 from crib.backends.streams.log_files import LogFile
@@ -38,7 +38,7 @@ class LogCopy:
     """Of one container."""
 
     def __init__(
-        self, environment: DockerEnvironment, containers: Containers, record: ContainerRecord
+        self, environment: DockerEnvironment, containers: KnownContainers, record: ContainerRecord
     ) -> None:
         self.record = record
         self.log = LogFile(record)
@@ -107,8 +107,8 @@ class LogCopy:
             except NotFound:
                 return
             except (CribError, ValueError) as error:
-                level = logging.INFO if isinstance(error, EngineLost) else logging.WARNING
-                _log.log(level, "the log of container %s is asked for again: %s", self.record.id, error)
+                if not isinstance(error, EngineLost):  # or the handler says so itself, once for all
+                    _log.warning("the log of container %s is asked for again: %s", self.record.id, error)
                 await asyncio.sleep(RETRY_AFTER)
 
     async def _follow(self, *, follow: bool) -> None:
@@ -120,13 +120,13 @@ class LogCopy:
             "since": self._position.query,
         }
         path = f"/containers/{engine_name(self.record.id)}/logs"
-        call = Call(f"the log of container {self.record.id}", "GET", path, query)
+        call = EngineCall(f"the log of container {self.record.id}", "GET", path, query)
         messages, resumption = LogMessages(terminal=self.record.config.tty), Resumption(self._position)
         async with contextlib.aclosing(self._env.api.stream(call)) as pieces:
             async for piece in pieces:
                 await self._append(messages.receive(piece), resumption)
         if not follow:
-            await self._append(messages.finish(), resumption)
+            await self._append(messages.last(), resumption)
 
     async def _append(self, messages: Iterable[LogMessage], resumption: Resumption) -> None:
         fresh = tuple(filter(resumption.is_new, messages))
@@ -144,7 +144,7 @@ class LogCopy:
 class LogCopies:
     """Of one handler."""
 
-    def __init__(self, environment: DockerEnvironment, containers: Containers) -> None:
+    def __init__(self, environment: DockerEnvironment, containers: KnownContainers) -> None:
         self._env = environment
         self._containers = containers
         self._copies: dict[ContainerId, LogCopy] = {}
@@ -153,7 +153,7 @@ class LogCopies:
         """None of a container that is not known, or keeps no log."""
         return self._copies.get(container)
 
-    async def prepare(self, record: ContainerRecord) -> None:
+    async def make_log(self, record: ContainerRecord) -> None:
         """Make the log. OSError for anything but a regular file (`Overdue`)."""
         if record.log_path:
             copy = LogCopy(self._env, self._containers, record)

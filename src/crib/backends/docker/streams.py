@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import partial
 
-from crib.backends.docker.attach import AttachedClients
+from crib.backends.docker.attach import DockerClients
 from crib.backends.docker.exec import DockerCommands
 from crib.backends.docker.exits import DockerExits
 from crib.backends.docker.logs import LogCopy
@@ -28,7 +28,7 @@ class DockerStreams:
         self._env = tools.environment
         self._exits = exits
         self._commands = DockerCommands(tools, exits)
-        self._clients = AttachedClients(tools, exits)
+        self._clients = DockerClients(tools, exits)
 
     async def exec(self, record: ContainerRecord, process: ExecProcess) -> Session:
         self._exits.open()

@@ -8,7 +8,7 @@ from crib.backends.bundle.bundles import Bundles
 from crib.backends.container_bundles import ContainerBundles
 from crib.backends.docker.environment import DockerEnvironment
 from crib.backends.docker.images import EngineImages
-from crib.backends.docker.known import Containers
+from crib.backends.docker.known import KnownContainers
 from crib.backends.docker.logs import LogCopies
 from crib.backends.environment import SharedLayers
 from crib.backends.pods.endings import Endings
@@ -26,7 +26,7 @@ class DockerTools:
     bundles: Bundles
     making: ContainerBundles
     images: EngineImages
-    containers: Containers
+    containers: KnownContainers
     logs: LogCopies
     signals: Signals
     oom: OomKills
