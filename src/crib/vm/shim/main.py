@@ -91,12 +91,24 @@ def main() -> int:
     os.umask(_UMASK)
     bundle = called.bundle or os.getcwd()
     if called.command == "delete":
-        from crib.vm.shim.clearing import clear_up
-
-        sys.stdout.buffer.write(clear_up(bundle, socket_path(called, os.environ)))
-        return 0
+        return _delete(called, bundle)
     given = sys.stdin.buffer.read(_MOST_INPUT)
     return _start(called, bundle, given)
+
+
+def _delete(called: Called, bundle: str) -> int:
+    from crib.vm.shim.clearing import clear_up, deleted
+
+    path = socket_path(called, os.environ)
+    try:
+        # A container's bundle names its pod's network too, which is not the container's to undo.
+        if owner_of(bundle, called.id) == called.id and not _answers(path):
+            clear_up(bundle, path)
+    except (OSError, ValueError) as error:
+        print(f"{NAME}: delete of {called.id}: {error}", file=sys.stderr)
+        return 1
+    sys.stdout.buffer.write(deleted())
+    return 0
 
 
 def socket_path(called: Called, environment: Mapping[str, str], owner: str = "") -> str:
