@@ -22,11 +22,12 @@ from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.errors import TtrpcError
 from crib.vm.acceleration import Acceleration, find_acceleration
 from crib.vm.qemu import ACCELERATIONS, MACHINES
-from crib.vm.shim.agent import Agent
+from crib.vm.shim.agent import AgentClient
 from crib.vm.shim.link import AgentLink
-from crib.vm.shim.machine import KILL_TIME, StartedVm, Watched, Words, start_machine
+from crib.vm.shim.machine import StartedVm, start_machine
 from crib.vm.shim.options import OptionProblem, VmOptions, VmPlan, with_virtiofsd
 from crib.vm.shim.stages import Stages
+from crib.vm.shim.watching import KILL_TIME, Watched, Words
 
 CONSOLE_LINES = 20
 """Of what the guest said, where it did not boot."""
@@ -77,7 +78,7 @@ async def _greeted(started: StartedVm, stages: Stages, qemu: Watched) -> guest.I
     loop = asyncio.get_running_loop()
     _, carrier = await loop.create_unix_connection(SocketCarrier, sock=started.agent)
     link = AgentLink(carrier)
-    agent = Agent(link)
+    agent = AgentClient(link)
     qemu.ended.add_done_callback(lambda _: link.close())  # nobody waits for a machine that is gone
     try:
         info = await agent.ask("Info", guest.InfoRequest(), guest.InfoResponse)
