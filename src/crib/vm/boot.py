@@ -32,7 +32,6 @@ from crib.vm.shim.watching import KILL_TIME, Watched, Words
 CONSOLE_LINES = 20
 """Of what the guest said, where it did not boot."""
 STAGES = ("virtiofsd", "qemu", "kernel", "init", "agent", "configure")
-_MANIFEST = "manifest.json"
 
 
 class BootFailed(Exception):
@@ -123,17 +122,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--limit", type=float, default=60.0, help="seconds")
     asked = parser.parse_args(arguments)
     try:
-        manifest = json.loads(Path(asked.image, _MANIFEST).read_text())
         options = VmOptions(
             image=asked.image,
             machine=asked.machine,
             memory=asked.memory,
             cpus=asked.cpus,
             boot_time=asked.limit,
-            kernel_arguments=" ".join(manifest["kernel_arguments"]),
         )
         print(json.dumps(asyncio.run(_boot(options, asked.acceleration)), indent=2))
-    except (BootFailed, OptionProblem, OSError, ValueError, KeyError) as error:
+    except (BootFailed, OptionProblem, OSError, ValueError) as error:
         print(f"crib vm boot: {error}", file=sys.stderr)
         return 1
     return 0
