@@ -57,7 +57,7 @@ from crib.host.orphans import adopt_orphans
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.host.undying import undying
 from crib.model.errors import Broken, CribError
-from crib.model.facts import KILLED, ThreadWait, Vitals
+from crib.model.facts import KILLED, HostFacts, ThreadWait, Vitals
 from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
 from crib.observe import logs
@@ -163,7 +163,7 @@ class Daemon:
             insight=self._insight,
             configuration=self._configuration,
             kept=self._kept,
-            volumes=open_volumes(self._volumes_on(store.mounts)),
+            volumes=open_volumes(self._volumes_on(store.mounts, facts)),
             vitals=self._vitals,
             hooks=extensions.hooks,
             plugins=AwaitedPlugins(settings.nri) if settings.nri.enable else None,
@@ -266,9 +266,15 @@ class Daemon:
         self._ends.callback(database.close)
         return database
 
-    def _volumes_on(self, layers: SharedLayers) -> VolumeOpening:
+    def _volumes_on(self, layers: SharedLayers, facts: HostFacts) -> VolumeOpening:
         configuration, min_free = self._configuration, self._settings.images.transfer.min_free
-        return VolumeOpening(self._paths, lambda: configuration.settings.volumes, layers, min_free)
+        return VolumeOpening(
+            self._paths,
+            lambda: configuration.settings.volumes,
+            layers,
+            min_free,
+            label=facts.selinux_file if facts.selinux else "",
+        )
 
     def _vitals(self) -> Vitals:
         waits = (

@@ -71,6 +71,8 @@ _CRIB = (
     "iptables", "containernetworking-plugins", "docker-registry", "erofs-utils", "e2fsprogs", "xfsprogs",
     "procps", "attr", "git", "tmux", "strace", "apparmor", "containerd",
 )  # fmt: skip
+_TRIXIE = ("criu",)
+"""Debian 12's cannot do what checkpoints need."""
 _SELINUX = ("selinux-policy-default", "policycoreutils", "selinux-utils", "attr", "auditd")
 
 _KEEPER = """
@@ -86,13 +88,13 @@ containers, but knows no daemon of ours: cribd is started unconfined there.
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("trixie", "trixie", "3.13"),
+        Recipe("trixie", "trixie", "3.13", _TRIXIE),
         Recipe("bookworm", "bookworm", "3.11"),
         Recipe(
             "selinux",
             "trixie",
             "3.13",
-            _SELINUX,
+            (*_TRIXIE, *_SELINUX),
             "lsm=landlock,yama,selinux selinux=1 enforcing=1",
             selinux=True,
         ),

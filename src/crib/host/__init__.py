@@ -10,7 +10,7 @@ subject:
 * processes: `processes`, `tied_programs`, `package_hints`, `capture`, `adoption` with `orphans`,
   `executions`, `pidfds`, `strays`, `undying`, `sealed`, `priority` (nice values, OOM scores), `notify`;
   `streams` and `terminals` for what they read and write; `peers` (who is connected to our socket).
-* namespaces: `namespaces`, `user_namespaces`, `sysctls`, `dialing` (sockets in another one).
+* namespaces: `namespaces` on `entering`, `user_namespaces`, `sysctls`, `dialing` (sockets in another one).
 * cgroups: `cgroups` on `cgroup_trees`, `cgroup_limits`, `cgroup_stats` on `cgroup_files`, `cgroup_figures`
   and `kept_files`, `memory_limits` with `kernel_log` (who was killed for want of memory), `freezer`.
 * mounts and files: `mounts`, `other_mounts`, `mount_table`, `loop_devices`, `block_devices`,

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from crib.host import libc
+from crib.host.entering import on_own_thread
 from crib.host.mount_table import is_mountpoint, mounts_below
-from crib.host.threads import on_own_thread
 
 __all__ = [
     "Bind",

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crib.host import libc
+from crib.host.entering import run_in_namespace
 from crib.host.mounts import Bind, clone_tree
-from crib.host.namespaces import run_in_namespace
 
 
 @dataclass(frozen=True, slots=True)

@@ -372,27 +372,3 @@ def end_within(seconds: float) -> None:
     """See `Threads.end_within`."""
     for threads in CLASSES:
         threads.end_within(seconds)
-
-
-def on_own_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread that ends with it, and wait. For work that changes its thread permanently."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # handed to the caller, whatever it is
-            errors.append(error)
-
-    thread = threading.Thread(target=body, name="own", daemon=True)
-    thread.start()
-    thread.join(LIMIT)
-    if thread.is_alive():
-        raise Overdue(f"work in its own thread takes more than {LIMIT:g} s, and is abandoned")
-    if errors:
-        try:
-            raise errors[0]
-        finally:
-            errors.clear()  # or the traceback and this frame keep each other alive
-    return results[0]

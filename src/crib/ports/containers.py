@@ -9,7 +9,7 @@ from typing import Protocol
 from crib.model.container import ContainerRecord, ContainerUser, Exit
 from crib.model.edits import ContainerEdits
 from crib.model.explanation import ExplainedSpec
-from crib.model.image import ImageConfig
+from crib.model.image import ImageConfig, Layer
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.ports.checkpoints import CheckpointSource
 from crib.ports.clocks import StageTimer
@@ -34,6 +34,8 @@ class CreateRequest:
     adjust: Adjust | None = None
     """Asked once by `create`, before anything of the container is written that a runtime reads. What it gives
     comes after `edits`."""
+    layers: tuple[Layer, ...] = ()
+    """The image's layers with what is known of their files, for kinds that read those themselves."""
     restore: CheckpointSource | None = None
     """Its root and its processes come from there; all else from the record. InvalidRequest, with the field
     `image.image`, when it is not sound."""

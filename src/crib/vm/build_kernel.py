@@ -40,11 +40,13 @@ class Kernel:
         """
         found: dict[str, bytes] = {}
         for name in names:
-            self._add(name, found, needed=needed)
+            self._add(name, found, (), needed=needed)
         return list(found.items())
 
-    def _add(self, name: str, found: dict[str, bytes], *, needed: bool) -> None:
+    def _add(self, name: str, found: dict[str, bytes], above: tuple[str, ...], *, needed: bool) -> None:
         name = name.replace("-", "_")
+        if name in above:
+            raise BuildFailed(f"modules need each other in a circle: {', '.join((*above, name))}")
         if name in found or name in self._builtin:
             return
         if (path := self._files.get(name)) is None:
@@ -55,7 +57,7 @@ class Kernel:
             return
         data = _unpacked(path)
         for other in _needs(data, path):
-            self._add(other, found, needed=True)
+            self._add(other, found, (*above, name), needed=True)
         found[name] = data
 
 

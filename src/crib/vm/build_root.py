@@ -81,7 +81,7 @@ class Root:
         program = self.program(_python())
         if program.name != "python3":
             self.tree.link("usr/bin/python3", program.name)
-        asked = _run([str(program), "-I", "-S", "-c", _COMPILE, str(CRIB.parent), *agent])
+        asked = run_program([str(program), "-I", "-S", "-c", _COMPILE, str(CRIB.parent), *agent])
         found = json.loads(asked)
         self.versions["python"] = found["version"]
         library = f"usr/lib/python{found['tag']}"
@@ -104,14 +104,14 @@ class Root:
         self._compiled(program, path, f"{above}/{place}")
 
     def _compiled(self, program: Path, source: Path, place: str) -> None:
-        code = _run([str(program), "-I", "-S", "-c", _TO_BYTES, str(source), f"/{place}"])
+        code = run_program([str(program), "-I", "-S", "-c", _TO_BYTES, str(source), f"/{place}"])
         self.tree.file(place + "c", code)
 
 
 def libraries_of(path: Path) -> list[Path]:
     """What the loader would load for a program or library, the loader itself too; none for a static one."""
     try:
-        said = _run(["ldd", str(path)]).decode()
+        said = run_program(["ldd", str(path)]).decode()
     except BuildFailed:
         return []  # static: ldd fails for it
     return [Path(found) for found in re.findall(r"(/\S+) \(0x", said)]
@@ -121,8 +121,8 @@ def package_of(path: Path) -> str:
     """The Debian package that a file belongs to, as name=version; empty if it is of none."""
     for candidate in (str(path), str(path).removeprefix("/usr")):
         try:
-            owner = _run(["dpkg-query", "--search", candidate]).decode().partition(":")[0]
-            return _run(["dpkg-query", "--show", "--showformat=${Package}=${Version}", owner]).decode()
+            owner = run_program(["dpkg-query", "--search", candidate]).decode().partition(":")[0]
+            return run_program(["dpkg-query", "--show", "--showformat=${Package}=${Version}", owner]).decode()
         except BuildFailed:
             continue
     return ""
@@ -141,7 +141,8 @@ def _merged(library: Path) -> str:
     return text if text.startswith("usr/") else f"usr/{text}"
 
 
-def _run(words: list[str]) -> bytes:
+def run_program(words: list[str]) -> bytes:
+    """What a program prints. BuildFailed if it fails, with its words."""
     try:
         done = subprocess.run(words, capture_output=True, timeout=PROGRAM_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -7,7 +7,6 @@ its own since. Both change into namespaces in which there is nothing but the sha
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 
 PLACES = (
@@ -21,8 +20,7 @@ PLACES = (
 
 def find_virtiofsd(exists: Callable[[str], bool] = os.path.exists) -> str:
     """Its path; empty if there is none."""
-    found = next((path for path in PLACES if exists(path)), None)
-    return found or shutil.which("virtiofsd") or ""
+    return next((path for path in PLACES if exists(path)), "")
 
 
 def is_qemus_own(program: bytes) -> bool:

@@ -320,6 +320,12 @@ def shim_table(program: str = "crun") -> str:
     return f"[handlers.shim]\n{shim}"
 
 
+def default_docker(socket: str) -> str:
+    """The same for a handler by the Engine at this socket; nothing of ours stays there unused."""
+    table = f'[handlers.docker.docker]\nsocket = "{socket}"\nimage_time = 0\n'
+    return f'default_handler = "docker"\n[handlers.docker]\nkind = "docker"\n{table}'
+
+
 def crib(cribd: Cribd, pods: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`crib ARGUMENTS` to its end; `pods` is where it keeps what it made of manifests."""
     command = [sys.executable, "-c", "from crib.cli.app import main; main()"]

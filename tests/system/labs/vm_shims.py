@@ -22,6 +22,7 @@ from crib.backends.shim.fifo_ends import make_fifos, open_output
 from crib.backends.shim.nouns import Stdio, Typed
 from crib.backends.shim.sandbox_service import SERVICE
 from crib.backends.shim.task_client import ShimCalls, ShimTasks
+from crib.host.cgroups import Cgroups, detect_layout
 from crib.host.mounts import Tmpfs, perform, unmount_tree
 from crib.host.processes import RunOptions, run
 from crib.stubs.shim import sandbox_pb2
@@ -51,6 +52,10 @@ class VmShim:
     shim: int = 0
     socket: str = ""
 
+    @property
+    def cgroup(self) -> str:
+        return f"/crib-test-{os.path.basename(self.top)}/pod"
+
     def bundle(self, instance: str) -> str:
         return f"{self.top}/{instance}"
 
@@ -62,7 +67,10 @@ class VmShim:
             "ociVersion": "1.0.2",
             "hostname": "vm-pod",
             "annotations": notes,
-            "linux": {"namespaces": [{"type": "network", "path": self.network}] if self.network else []},
+            "linux": {
+                "cgroupsPath": self.cgroup,
+                "namespaces": [{"type": "network", "path": self.network}] if self.network else [],
+            },
         }
         Path(bundle, "config.json").write_text(json.dumps(spec))
         said = await self.run_start(POD, bundle)
@@ -87,14 +95,14 @@ class VmShim:
         assert said.exit_code == 0, said.stderr
         return read_answer(said.stdout).path
 
-    async def delete(self) -> bytes:
-        """What `delete` answers."""
-        words = self.program.delete(POD, self.bundle(POD))
+    async def delete(self, instance: str) -> bytes:
+        """What `delete` answers in a bundle."""
+        words = self.program.delete(instance, self.bundle(instance))
         said = await run(
             (words[0], *MODULE, *words[1:]),
             timeout=BOUND,
             env=self.program.environment(os.environ),
-            options=RunOptions(cwd=self.bundle(POD)),
+            options=RunOptions(cwd=self.bundle(instance)),
         )
         assert said.exit_code == 0, said.stderr
         return said.stdout
@@ -142,6 +150,8 @@ class VmShim:
     def container(self, name: str, *argv: str, **changes: Any) -> VmContainer:
         """A bundle with a root of busybox."""
         bundle = self.bundle(name)
+        with contextlib.suppress(FileNotFoundError):  # of an earlier one of that name
+            shutil.rmtree(bundle)
         os.makedirs(f"{bundle}/rootfs")
         make_busybox_root(f"{bundle}/rootfs")
         Path(bundle, "config.json").write_text(json.dumps(plain_spec(argv, **changes)))
@@ -149,7 +159,7 @@ class VmShim:
 
     def end(self) -> None:
         """Whatever is left of the shim."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             if self.shim and b"crib.vm.shim" in Path(f"/proc/{self.shim}/cmdline").read_bytes():
                 os.kill(self.shim, signal.SIGKILL)
 
@@ -312,6 +322,9 @@ async def vm_shim(
         yield made
     finally:
         made.end()
+        cgroups, above = Cgroups(detect_layout()), os.path.dirname(made.cgroup)
+        await cgroups.kill(above)
+        await cgroups.remove(above)
         unmount_tree(top)
         shutil.rmtree(top)
 

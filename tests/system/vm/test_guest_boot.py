@@ -179,7 +179,7 @@ async def test_an_agent_that_died_is_followed_by_another_and_nothing_of_before(
 
 
 async def test_power_off_ends_the_machine_whatever_runs(guest: BootedGuest) -> None:
-    await running(guest, "one", FOR_EVER)
+    await running(guest, "last", FOR_EVER)
     off = guest_pb2.PoweroffRequest()
     with contextlib.suppress(PeerLost):
         await guest.calls.guest("Poweroff", off, guest_pb2.PoweroffResponse)

@@ -25,6 +25,7 @@ from crib.model.volumes import (
     Reclaim,
     StageState,
     UseState,
+    VolumeDescription,
     VolumeName,
     VolumeRecord,
     VolumeSpec,
@@ -613,6 +614,51 @@ async def test_each_step_is_counted_by_kind(world: World) -> None:
 
 def test_a_spec_says_the_usual_by_default() -> None:
     assert VolumeSpec("local").access_modes == (AccessMode.READ_WRITE_ONCE,)
+
+
+async def test_what_an_archive_says_holds_where_nothing_else_is_asked_for(world: World) -> None:
+    world.volumes.archives.descriptions["/archive"] = VolumeDescription(
+        "shop/data",
+        "csi",
+        "of-another-node",
+        "csi.example",
+        capacity=5000,
+        access_modes=(AccessMode.READ_WRITE_MANY,),
+        labels={"app": "shop", "tier": "db"},
+        parameters={"pool": "theirs"},
+    )
+    asked = replace(order(labels={"app": "mine"}), says_modes=False)
+    made, _ = await world.node.volumes.load(asked, "/archive")
+    spec = made.record.spec
+    assert (spec.kind, spec.driver, dict(spec.parameters)) == ("local", "", {}), (
+        "an archive chooses no driver"
+    )
+    assert (spec.capacity, spec.access_modes) == (5000, (AccessMode.READ_WRITE_MANY,))
+    assert dict(spec.labels) == {"app": "mine", "tier": "db"}
+    said = "as the archive of shop/data says: capacity 5000; access modes ReadWriteMany; labels tier"
+    assert said in made.warnings
+    own, _ = await world.node.volumes.load(order("own", capacity=7000, labels={"tier": "x"}), "/archive")
+    assert (own.record.spec.capacity, own.record.spec.access_modes) == (
+        7000,
+        (AccessMode.READ_WRITE_ONCE,),
+    )
+    assert not [text for text in own.warnings if "tier" in text or "capacity" in text]
+
+
+async def test_an_archive_whose_description_cannot_be_makes_no_volume(world: World) -> None:
+    world.volumes.archives.failpoints.set("describe=1*error(nonsense)")
+    with pytest.raises(Broken, match="nonsense"):
+        await world.node.volumes.load(order(), "/archive")
+    assert not list(world.node.volumes.list())
+
+
+async def test_what_is_exported_is_described_without_secrets(world: World) -> None:
+    secret = {"token": "/etc/token"}
+    await world.node.volumes.create(order(capacity=4000, labels={"a": "b"}, secrets=secret))
+    await world.node.volumes.export("data", "/archive")
+    said = world.volumes.archives.descriptions["/archive"]
+    assert (said.name, said.kind, said.labels) == ("default/data", "local", {"a": "b"})
+    assert "token" not in str(said)
 
 
 async def test_pods_come_and_go_while_a_volume_is_exported(world: World) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -61,6 +62,8 @@ class EngineApi:
         self.socket = socket
         self.api = OLDEST_API
         """The version that calls are made in; `EngineLink` knows what both sides speak."""
+        self.lost_at = 0.0
+        """When it did not answer last, on the monotonic clock."""
         self._limit = limit
         self._session: aiohttp.ClientSession | None = None
 
@@ -77,12 +80,15 @@ class EngineApi:
     async def send(self, call: EngineCall, pieces: AsyncIterator[bytes]) -> Any:
         """The same with a body that is made while it is sent: an archive."""
         limit = call.limit or self._limit()
+        failures: list[CribError] = []
         try:
             async with asyncio.timeout(limit):
-                async with self._open(call, data=pieces) as response:
+                async with self._open(call, data=_watched(pieces, failures)) as response:
                     return await response.read()
         except TimeoutError as error:
             raise self._late(call, limit) from error
+        except EngineLost as error:
+            raise (failures[0] if failures else error) from error
 
     async def stream(self, call: EngineCall) -> AsyncGenerator[bytes, None]:
         """What comes, as it comes, to its end. Only the answer's head is bounded in time."""
@@ -173,12 +179,24 @@ class EngineApi:
         return self._session
 
     def _lost(self, call: EngineCall, error: Exception) -> EngineLost:
+        self.lost_at = time.monotonic()
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         return EngineLost(f"{call.what}: the Engine at {self.socket} is not to be reached: {reason}")
 
     def _late(self, call: EngineCall, limit: float) -> EngineLost:
+        self.lost_at = time.monotonic()
         return EngineLost(f"{call.what}: the Engine at {self.socket} did not answer within {limit:g} s")
+
+
+async def _watched(pieces: AsyncIterator[bytes], failures: list[CribError]) -> AsyncIterator[bytes]:
+    """What fails here would be told as a failure of the connection."""
+    try:
+        async for piece in pieces:
+            yield piece
+    except CribError as error:
+        failures.append(error)
+        raise
 
 
 async def _document(response: aiohttp.ClientResponse) -> Any:

@@ -88,7 +88,7 @@ class DockerMaking(ContainerDeletes):
         plan = await FOREIGN.run(self._job(record.id, what), self._plan, request, spec)
         with trying(what, field="log_path"):
             await tools.logs.make_log(record)
-        made = await self._create_in_engine(record, plan)
+        made = await self._create_in_engine(request, plan)
         await OURS.run(self._job(record.id, what), self._note, record, made)
         await self._updates.fresh(record, plain_limits(spec))
         found = await tools.containers.find(record.id)
@@ -96,16 +96,19 @@ class DockerMaking(ContainerDeletes):
             self._job(record.id, what), self._use_root, record.id, found.upper if found is not None else ""
         )
 
-    async def _create_in_engine(self, record: ContainerRecord, plan: EnginePlan) -> str:
+    async def _create_in_engine(self, request: CreateRequest, plan: EnginePlan) -> str:
+        record, images = request.record, self._tools.images
+        body = engine_container(plan)  # what is refused loads nothing
         for tries in range(_IMAGE_TRIES):
-            image = await self._tools.images.ensure(record.layers)
+            image = body["Image"] = await images.ensure(record.layers, request.layers)
             try:
-                return await self._tools.containers.create(
-                    record.id, engine_container(replace(plan, image=image))
-                )
+                return await self._tools.containers.create(record.id, body)
             except NotFound:
                 if tries + 1 == _IMAGE_TRIES:
                     raise
+            except BaseException:
+                await images.release(image)
+                raise
         raise AssertionError("it has returned or raised")
 
     def _plan(self, request: CreateRequest, spec: oci.Spec) -> EnginePlan:
@@ -186,6 +189,11 @@ class DockerMaking(ContainerDeletes):
             )
         )
         return target
+
+    async def let_go(self, container: ContainerId) -> None:
+        """Of the mounts for flags, once the Engine has mounted them: here they would keep others busy."""
+        what = f"letting go of the mounts of container {container}"
+        await OURS.run(self._job(container, what), unmount_tree, self._binds(container))
 
     def _binds(self, container: ContainerId) -> str:
         return f"{self._paths.container(container)}/binds"

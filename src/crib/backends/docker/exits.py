@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from crib.backends.bundle.bundles import BundleNote
-from crib.backends.docker.api import EngineCall, EngineLost
+from crib.backends.docker.api import EngineCall
 from crib.backends.docker.nouns import LABEL_CONTAINER, LABEL_OWNER, EngineContainer
 from crib.backends.docker.tools import DockerTools
 from crib.backends.pods.filed_exits import FiledExits
@@ -122,14 +122,17 @@ class DockerExits(FiledExits):
         return filed
 
     async def _follow(self) -> None:
+        said = ""
         while True:
             try:
-                await self._docker.require()
+                await self._docker.link.require()
+                said = ""
                 await self._listen()
-                raise EngineLost("the Engine's events have ended")
             except (CribError, OSError, ValueError) as error:
-                _log.info("handler %s listens to the Engine again: %s", self._docker.facts.name, error)
-                await asyncio.sleep(RETRY_AFTER)
+                if str(error) != said:  # once, however often it is tried
+                    said = str(error)
+                    _log.info("handler %s hears nothing of the Engine: %s", self._docker.facts.name, error)
+            await asyncio.sleep(RETRY_AFTER)
 
     async def _listen(self) -> None:
         filters = {

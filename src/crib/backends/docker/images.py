@@ -15,9 +15,8 @@ import hashlib
 import io
 import json
 import logging
-import os
 import tarfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -26,27 +25,17 @@ from crib.backends.docker.environment import DockerEnvironment
 from crib.backends.docker.nouns import LABEL_LAYERS
 from crib.backends.environment import SharedLayers
 from crib.backends.failures import trying
-from crib.backends.images.layer_tars import (
-    LayerTar,
-    RemadeTar,
-    VerbatimTar,
-    directory_entries,
-    erofs_entries,
-)
+from crib.backends.images.layer_tars import LayerTar, RemadeTar, StoredTars, directory_entries
 from crib.host.threads import OURS, Job
 from crib.model.errors import Broken, CribError, NotFound, WrongState
 from crib.model.ids import Digest, digest_hex
 from crib.model.image import Layer
 from crib.tasks.keeper import HANDS
-from crib.wire.erofs import DATA_OFFSET
-from crib.wire.erofs_reader import ErofsError, ErofsImage
 from crib.wire.tar_member import Kind, Member
 from crib.wire.tar_writer import END, member_header, padding
 
 _log = logging.getLogger(__name__)
 
-_VERBATIM_BLOCKS = 512
-"""A layer's file with blocks of this size holds the tar byte for byte."""
 _PIECE_TIME = 60.0
 """Seconds for reading one piece of a layer."""
 
@@ -58,16 +47,18 @@ class EngineImages:
         self._env = environment
         self._layers = layers
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._remade: dict[Digest, RemadeTar] = {}
-        """Those whose digest took a whole read to find out."""
+        self._stored = StoredTars(environment.paths.layer_file, environment.paths.layer_directory)
         self._going: dict[str, asyncio.Task[None]] = {}
         """Images that no container of ours uses, by their ids, until they are removed."""
 
-    async def ensure(self, layers: Sequence[Digest]) -> str:
-        """The Engine's id of the image with these layers (lowest first); loaded if it is not there."""
+    async def ensure(self, layers: Sequence[Digest], known: Sequence[Layer]) -> str:
+        """The Engine's id of the image with these layers (lowest first); loaded if it is not there.
+
+        `known` has what is known of their files: others are read as they are mounted.
+        """
         key = _key(layers)
         async with self._locks.setdefault(key, asyncio.Lock()):
-            found = await self._find(key) or await self._load(key, await self._tars(layers))
+            found = await self._find(key) or await self._load(key, await self._tars(layers, known))
         self._keep(found)
         return found
 
@@ -135,29 +126,21 @@ class EngineImages:
         # Somebody may have named one: it is his then.
         return [str(one["Id"]) for one in found or () if not _names(one)]
 
-    async def _tars(self, layers: Sequence[Digest]) -> list[LayerTar]:
+    async def _tars(self, layers: Sequence[Digest], known: Sequence[Layer]) -> list[LayerTar]:
         """Of those layers that can be seen: one may hide all that is below it."""
         places = await self._layers.acquire(layers)
         visible = layers[len(layers) - len(places) :]
         what = f"looking at {len(visible)} layers"
         with trying(what):
             job = Job(what, limit=self._env.docker.load_timeout)
-            return await OURS.run(job, lambda: list(map(self._tar, visible, places)))
+            files = {layer.diff_id: layer for layer in known}
+            pairs = list(zip(visible, places, strict=True))
+            return await OURS.run(job, lambda: [self._tar(*pair, files) for pair in pairs])
 
-    def _tar(self, layer: Digest, place: str) -> LayerTar:
-        path = self._env.paths.layer_file(layer)
-        size = _verbatim_size(path)
-        if size:
-            return VerbatimTar(path, Layer(layer, layer, 0, size, layer))
-        if (known := self._remade.get(layer)) is None:
-            is_file = os.path.exists(path)
-            known = RemadeTar(
-                path if is_file else place,
-                Layer(layer, layer, 0),
-                erofs_entries if is_file else directory_entries,
-            )
-            self._remade[layer] = known
-        return known
+    def _tar(self, layer: Digest, place: str, files: Mapping[Digest, Layer]) -> LayerTar:
+        if (known := files.get(layer)) is not None:
+            return self._stored.tar_of(known)
+        return RemadeTar(place, Layer(layer, layer, 0), directory_entries)
 
     async def _load(self, key: str, tars: Sequence[LayerTar]) -> str:
         what = f"loading {len(tars)} layers into the Engine"
@@ -206,21 +189,6 @@ def _key(layers: Sequence[Digest]) -> str:
 def _names(image: Any) -> list[str]:
     names = [*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())]
     return [name for name in names if not name.startswith("<none>")]
-
-
-def _verbatim_size(path: str) -> int:
-    """Bytes of the tar that a layer's file holds as it was; 0 where it holds only the tree, or is none."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0
-    try:
-        image = ErofsImage(lambda offset, size: os.pread(fd, size, offset), os.fstat(fd).st_size)
-    except (ErofsError, EOFError, ValueError) as error:
-        raise Broken(f"the layer's file {path} cannot be used: {error}") from error
-    finally:
-        os.close(fd)
-    return image.data_end - DATA_OFFSET if image.block_size == _VERBATIM_BLOCKS else 0
 
 
 def _json(document: object) -> bytes:

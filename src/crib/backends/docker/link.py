@@ -60,8 +60,8 @@ class EngineLink:
     async def asked(self, *, anew: bool = False) -> str:
         """`problem`, as it is now, or was a moment ago."""
         async with self._looking:
-            now = time.monotonic()
-            if anew or now - self._looked >= FRESH:
+            age = time.monotonic() - self._looked
+            if anew or age >= FRESH or self._api.lost_at > self._looked:
                 await self._ask_anew()
                 self._looked = time.monotonic()
             return self.problem

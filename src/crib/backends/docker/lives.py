@@ -70,6 +70,7 @@ class DockerContainers:
             raise create_failure(what, words) from error
         self._tools.logs.begin(record)
         with trying(what):
+            await self._making.let_go(record.id)
             found = await self._tools.containers.find(record.id)
             first = identity(found.pid) if found is not None and found.pid else None
             if first is None:

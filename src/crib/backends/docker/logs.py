@@ -107,8 +107,8 @@ class LogCopy:
             except NotFound:
                 return
             except (CribError, ValueError) as error:
-                level = logging.INFO if isinstance(error, EngineLost) else logging.WARNING
-                _log.log(level, "the log of container %s is asked for again: %s", self.record.id, error)
+                if not isinstance(error, EngineLost):  # or the handler says so itself, once for all
+                    _log.warning("the log of container %s is asked for again: %s", self.record.id, error)
                 await asyncio.sleep(RETRY_AFTER)
 
     async def _follow(self, *, follow: bool) -> None:

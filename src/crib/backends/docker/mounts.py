@@ -38,7 +38,7 @@ class FlaggedBind:
 def flagged_binds(mounts: Sequence[oci.Mount], pod_files: str) -> Iterator[FlaggedBind]:
     """Those that are to be made by us. InvalidRequest for flags that nobody can carry over."""
     for mount in mounts:
-        if mount.type != "bind" or _is_pod_file(mount, pod_files):
+        if mount.type != "bind" or _is_host_shm(mount) or _is_pod_file(mount, pod_files):
             continue
         flags = set(mount.options) - _PLAIN
         if odd := flags - _CARRIED:
@@ -63,6 +63,8 @@ def engine_mounts(
     bound: list[dict[str, Any]] = []
     tmpfs: dict[str, str] = {}
     for mount in mounts:
+        if _is_host_shm(mount):
+            continue  # it goes with the host's IPC
         if mount.type == "bind":
             bound.append(_bind(mount, binds.get(mount.destination, ""), pod_files, api))
         elif mount.type == "tmpfs" and mount.destination not in _CUSTOMARY:
@@ -91,6 +93,10 @@ def _bind(mount: oci.Mount, ours: str, pod_files: str, api: tuple[int, int]) -> 
         "ReadOnly": read_only,
         "BindOptions": options,
     }
+
+
+def _is_host_shm(mount: oci.Mount) -> bool:
+    return mount.type == "bind" and mount.source == mount.destination == "/dev/shm"  # noqa: S108
 
 
 def _is_pod_file(mount: oci.Mount, pod_files: str) -> bool:

@@ -58,7 +58,8 @@ async def attach(connection: Connection, plan: PodPlan, dirs: Dirs, note: Callab
     except NotOffered:
         return await asyncio.to_thread(_with_directories, plan, dirs, note)
     read_only = [name for name, one in published.items() if one.read_only]
-    found = placed(plan, {name: one.path for name, one in published.items()}, read_only)
+    images = [name for name, one in published.items() if one.kind == "image"]
+    found = placed(plan, {name: one.path for name, one in published.items()}, read_only, images)
     for volume in found.volumes:
         if (one := published.get(volume.name)) is not None:
             _tell(plan, volume, one, note)
@@ -233,6 +234,7 @@ async def as_attached(connection: Connection, plan: PodPlan, uid: str, dirs: Dir
         return placed(
             plan, {one.name: dirs.volume(plan.uid, one.name) for one in plan.volumes if one.claim is not None}
         )
-    uses = [use for one in here for use in one.uses if use.pod_uid == uid]
-    read_only = [use.volume for use in uses if use.read_only]
-    return placed(plan, {use.volume: use.path for use in uses if use.path}, read_only)
+    uses = [(use, one.spec.kind) for one in here for use in one.uses if use.pod_uid == uid]
+    read_only = [use.volume for use, _ in uses if use.read_only]
+    images = [use.volume for use, kind in uses if kind == "image"]
+    return placed(plan, {use.volume: use.path for use, _ in uses if use.path}, read_only, images)

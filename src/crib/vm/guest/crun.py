@@ -65,11 +65,24 @@ class Crun:
             actions = [
                 (os.POSIX_SPAWN_DUP2, source, number) for number, source in enumerate(streams or (null,) * 3)
             ]
-            return os.posix_spawn(
-                command[0], command, ENVIRONMENT, file_actions=actions, setsigdef=IGNORED_BY_PYTHON
-            )
+            own = _exchange_score("0")  # crun gives on what it has, where a spec or a command names none
+            try:
+                return os.posix_spawn(
+                    command[0], command, ENVIRONMENT, file_actions=actions, setsigdef=IGNORED_BY_PYTHON
+                )
+            finally:
+                _exchange_score(own)
         finally:
             os.close(null)
+
+
+def _exchange_score(score: str) -> str:
+    """Give this process another OOM score (proc(5)); the one that it had."""
+    with open("/proc/self/oom_score_adj", "r+") as file:
+        before = file.read().strip()
+        file.seek(0)
+        file.write(score)
+    return before
 
 
 def _words(log: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import _ctypes
 import os
 
 MS_RDONLY = 1
@@ -20,25 +20,42 @@ _PR_SET_NAME = 15
 _RB_POWER_OFF = 0x4321FEDC
 _FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_long = ctypes.c_ulong
+
+class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # it takes none at run time
+    _type_ = "i"
+
+
+class _Long(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "l"
+
+
+class _Function(_ctypes.CFuncPtr):
+    """What ctypes makes of a C function; all of ctypes takes five times as long to import."""
+
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+_LIBC = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # None is the program itself
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
     """mount(2)."""
-    _done(_libc.mount(source.encode(), target.encode(), kind.encode(), _long(flags), data.encode()), target)
+    _done(
+        _call("mount", source.encode(), target.encode(), kind.encode(), _Long(flags), data.encode()), target
+    )
 
 
 def unmount(target: str) -> None:
     """umount2(2), at once: what still uses it keeps it until it ends."""
-    _done(_libc.umount2(target.encode(), MNT_DETACH), target)
+    _done(_call("umount2", target.encode(), MNT_DETACH), target)
 
 
 def load_module(path: str) -> None:
     """finit_module(2); a module that is there already is no error."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _done(_libc.syscall(_FINIT_MODULE[os.uname().machine], descriptor, b"", 0), path)
+        _done(_call("syscall", _FINIT_MODULE[os.uname().machine], descriptor, b"", 0), path)
     except FileExistsError:
         pass
     finally:
@@ -47,27 +64,32 @@ def load_module(path: str) -> None:
 
 def adopt_orphans() -> None:
     """Descendants whose parent has ended become this process's children (prctl(2))."""
-    _done(_libc.prctl(_PR_SET_CHILD_SUBREAPER, _long(1), _long(0), _long(0), _long(0)), "")
+    _done(_call("prctl", _PR_SET_CHILD_SUBREAPER, _Long(1), _Long(0), _Long(0), _Long(0)), "")
 
 
 def set_name(name: str) -> None:
     """What lists of processes call this one (prctl(2))."""
-    _done(_libc.prctl(_PR_SET_NAME, name.encode(), _long(0), _long(0), _long(0)), "")
+    _done(_call("prctl", _PR_SET_NAME, name.encode(), _Long(0), _Long(0), _Long(0)), "")
 
 
 def unshare(flags: int) -> None:
     """unshare(2)."""
-    _done(_libc.unshare(flags), "")
+    _done(_call("unshare", flags), "")
 
 
 def power_off() -> None:
     """reboot(2) with the power off. Does not return where it is allowed."""
-    _done(_libc.reboot(ctypes.c_int(_RB_POWER_OFF)), "")
+    _done(_call("reboot", _RB_POWER_OFF), "")
+
+
+def _call(name: str, *arguments: object) -> int:
+    result: int = _Function(_ctypes.dlsym(_LIBC, name))(*arguments)
+    return result
 
 
 def _done(result: int, path: str) -> None:
     if result < 0:
-        number = ctypes.get_errno()
+        number = _ctypes.get_errno()
         raise OSError(number, os.strerror(number), path or None)
 
 

@@ -21,7 +21,7 @@ CALL_TIME = 120.0
 Answer = TypeVar("Answer", bound=Message)
 
 
-class Agent:
+class AgentClient:
     """Of one VM. A call may end with CallFailed in the agent's words, or PeerLost: it has gone."""
 
     def __init__(self, link: AgentLink) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from crib.host.streams import Sink, Source, widen
 from crib.stubs.vm import guest_pb2 as guest
 from crib.ttrpc.errors import CallFailed, PeerLost, TtrpcError
-from crib.vm.shim.agent import Agent
+from crib.vm.shim.agent import AgentClient
 from crib.wire.rpc_codes import Code
 
 STDOUT = 1
@@ -58,7 +58,7 @@ def open_output(path: str) -> int:
 class GuestOutput:
     """One stream of a process, to the end."""
 
-    def __init__(self, agent: Agent, key: ProcessKey, stream: int, fd: int) -> None:
+    def __init__(self, agent: AgentClient, key: ProcessKey, stream: int, fd: int) -> None:
         self._agent = agent
         self._key = key
         self._stream = stream
@@ -111,7 +111,7 @@ class GuestOutput:
 class GuestInput:
     """The standard input of a process."""
 
-    def __init__(self, agent: Agent, key: ProcessKey, path: str) -> None:
+    def __init__(self, agent: AgentClient, key: ProcessKey, path: str) -> None:
         """OSError if there is no such fifo."""
         self._agent = agent
         self._key = key

@@ -10,26 +10,24 @@ import contextlib
 import os
 import time
 
-from crib.host.files import remove_tree
 from crib.stubs.shim.task_pb2 import DeleteResponse
-from crib.vm.shim.network import leave_network
-from crib.vm.shim.options import OptionProblem, read_pod
+from crib.vm.shim.launch import undo
+from crib.vm.shim.options import MOST_BYTES, OptionProblem, VmPlan, read_pod
 from crib.vm.shim.processes import LOST_CODE
 
-_MOST_SPEC = 1 << 20
 
-
-def clear_up(bundle: str, socket: str) -> bytes:
-    """Undo what there is. Safe to repeat. What `delete` prints. Blocks."""
+def clear_up(bundle: str, socket: str) -> None:
+    """Undo what there is of a pod's. Safe to repeat. Blocks. OSError."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(socket)
-    network = ""
+    plan = VmPlan()
     with contextlib.suppress(OSError, OptionProblem), open(f"{bundle}/config.json", "rb") as file:
-        network = read_pod(file.read(_MOST_SPEC)).network
-    if network:
-        with contextlib.suppress(OSError):  # the namespace has gone
-            leave_network(network)
-    remove_tree(f"{bundle}/share")
+        plan = read_pod(file.read(MOST_BYTES))
+    undo(plan, bundle)
+
+
+def deleted() -> bytes:
+    """What `delete` prints: whatever ran has ended."""
     answer = DeleteResponse(exit_status=LOST_CODE)
     answer.exited_at.FromNanoseconds(time.time_ns())
     return answer.SerializeToString()

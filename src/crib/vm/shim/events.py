@@ -20,7 +20,7 @@ from crib.tasks.keeper import TaskKeeper
 from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.client import TtrpcClient
 from crib.ttrpc.errors import PeerLost, TtrpcError
-from crib.vm.shim.agent import Agent
+from crib.vm.shim.agent import AgentClient
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Publisher:
 class GuestEvents:
     """What happens in the guest without being asked for, told on."""
 
-    def __init__(self, agent: Agent, publisher: Publisher) -> None:
+    def __init__(self, agent: AgentClient, publisher: Publisher) -> None:
         self._agent = agent
         self._publisher = publisher
         self._telling = asyncio.Lock()

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
 from crib.host.addresses import list_addresses
+from crib.host.entering import run_in_namespace
 from crib.host.links import LOOPBACK_INDEX, KernelLink, get_link, list_links, set_link_mtu, set_link_up
-from crib.host.namespaces import run_in_namespace
 from crib.host.neighbours import permanent_neighbours
 from crib.host.netlink import Netlink
 from crib.host.routes import Address, Route, list_routes

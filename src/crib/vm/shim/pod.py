@@ -16,15 +16,16 @@ from crib.tasks.keeper import TaskKeeper
 from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.errors import CallFailed, PeerLost, TtrpcError
 from crib.vm.qemu import SHARE_TAG
-from crib.vm.shim.agent import Agent
+from crib.vm.shim.agent import AgentClient
 from crib.vm.shim.events import GuestEvents, Publisher
+from crib.vm.shim.launch import EarlyVm, Recipe, launch, share_path, undo
 from crib.vm.shim.link import AgentLink
-from crib.vm.shim.machine import KILL_TIME, StartedVm, Watched, Words, start_machine
-from crib.vm.shim.network import JoinedNetwork, join_network, leave_network
-from crib.vm.shim.options import VmOptions, VmPlan
-from crib.vm.shim.processes import Process, Processes
+from crib.vm.shim.machine import StartedVm
+from crib.vm.shim.network import JoinedNetwork
+from crib.vm.shim.options import VmPlan
+from crib.vm.shim.processes import Processes, VmProcess
 from crib.vm.shim.share import ShareTree
-from crib.vm.shim.stages import Stages
+from crib.vm.shim.watching import KILL_TIME, Watched, Words
 from crib.wire.rpc_codes import Code
 
 _log = logging.getLogger(__name__)
@@ -50,10 +51,12 @@ class Ending:
 class VmPod:
     """One. It is made once, started once, and ends once."""
 
-    def __init__(self, bundle: str, stages: Stages, keeper: TaskKeeper, publisher: Publisher) -> None:
-        self.bundle = bundle
-        self.stages = stages
-        self.share = ShareTree(f"{bundle}/share")
+    def __init__(self, early: EarlyVm, keeper: TaskKeeper, publisher: Publisher) -> None:
+        """`early` is what a shim's `start` has begun."""
+        self.bundle = early.bundle
+        self.stages = early.stages
+        self.share = ShareTree(share_path(early.bundle))
+        self._early = early
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.plan = VmPlan()
         self.started = 0
@@ -76,7 +79,7 @@ class VmPod:
         return 0 if self._made is None or self.ended.done() else self._made.started.qemu.pid
 
     @property
-    def agent(self) -> Agent:
+    def agent(self) -> AgentClient:
         return self._running().agent
 
     @property
@@ -98,19 +101,18 @@ class VmPod:
             }
         return found
 
-    async def make(self, options: VmOptions, plan: VmPlan) -> None:
-        """Start the VM. CallFailed, OSError; then nothing of it runs."""
+    async def make(self, recipe: Recipe) -> None:
+        """Start the VM, if it was not started from this recipe already. CallFailed, OSError: nothing runs."""
         if self._made is not None or self.ended.done():
             raise CallFailed(Code.ALREADY_EXISTS, "the VM is there already")
-        self.plan, self._boot_time = plan, options.boot_time
-        job = Job("what the VM is given", limit=CONFIGURE_TIME)
-        await OURS.run(job, self._prepare, plan)
-        try:
-            started = start_machine(options, plan, self.share.path, self._network.taps, self.stages)
-        finally:
-            self._network.close()
-        self._made = await _Made.of(started, self._keeper, self._publisher)
+        launched = self._early.take(recipe) or launch(recipe, self.bundle, self.stages)
+        self.plan, self._network = recipe.plan, launched.network
+        self._boot_time = recipe.options.boot_time
+        self._made = await _Made.of(launched.started, self._keeper, self._publisher)
         self._keeper.part("the life of a VM", self._live(self._made))
+        if recipe.plan.cgroup:
+            job = Job("the cgroup of the VM", limit=CONFIGURE_TIME)
+            await OURS.run(job, self._move, recipe.plan.cgroup)
 
     async def start(self) -> None:
         """Returns when the guest is ready for containers. CallFailed if that fails: it is ended."""
@@ -140,7 +142,8 @@ class VmPod:
             made.qemu.kill()
             await asyncio.wait([self.ended], timeout=2 * KILL_TIME)
         elif not self.ended.done():
-            self.ended.set_result(Ending(time.time_ns(), "it was never started"))
+            self._early.drop()
+            self.ended.set_result(Ending(time.time_ns(), "it was never asked for"))
 
     async def gone(self) -> None:
         """Returns when it has ended."""
@@ -151,15 +154,17 @@ class VmPod:
             raise CallFailed(Code.FAILED_PRECONDITION, "the VM is not made yet")
         return self._made
 
-    def _prepare(self, plan: VmPlan) -> None:
-        if plan.cgroup:
-            path = cgroup_path(plan.cgroup)
-            cgroups = Cgroups(detect_layout())
-            cgroups.create(path)
-            cgroups.add_process(path, os.getpid())
-        self.share.make()
-        if plan.network:
-            self._network = join_network(plan.network)
+    def _move(self, named: str) -> None:
+        """Shim, qemu and virtiofsd go to the pod's cgroup, with what they have started. Blocks."""
+        path = cgroup_path(named)
+        cgroups = Cgroups(detect_layout())
+        cgroups.create(path)
+        moved: set[int] = set()
+        while left := [pid for pid in _with_children(os.getpid()) if pid not in moved]:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    cgroups.add_process(path, pid)
+            moved.update(left)
 
     async def _configure(self, made: _Made) -> None:
         info = await made.agent.ask("Info", guest.InfoRequest(), guest.InfoResponse, CONFIGURE_TIME)
@@ -205,8 +210,7 @@ class VmPod:
 
     def _undo(self) -> None:
         self.share.close()
-        if self.plan.network:
-            leave_network(self.plan.network)
+        undo(self.plan, self.bundle)
 
 
 class _Made:
@@ -220,7 +224,7 @@ class _Made:
         self.virtiofsd = Watched(started.virtiofsd)
         self.words = Words(started.words)
         self.link = AgentLink(carrier)
-        self.agent = Agent(self.link)
+        self.agent = AgentClient(self.link)
         self.events = GuestEvents(self.agent, publisher)
         self.processes = Processes(self.agent, keeper, self._before_end)
 
@@ -230,9 +234,20 @@ class _Made:
         _, carrier = await loop.create_unix_connection(SocketCarrier, sock=started.agent)
         return cls(started, carrier, keeper, publisher)
 
-    async def _before_end(self, process: Process) -> None:
+    async def _before_end(self, process: VmProcess) -> None:
         if not process.key.exec_id:
             await self.events.told()
+
+
+def _with_children(pid: int) -> list[int]:
+    """A process, and those that it and they have started. Those that have ended are left out."""
+    found = [pid]
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                for child in file.read().split():
+                    found += _with_children(int(child))
+    return found
 
 
 def configure_request(plan: VmPlan, network: JoinedNetwork) -> guest.ConfigureRequest:

@@ -14,7 +14,7 @@ from crib.host.threads import OURS, Job
 from crib.stubs.shim import task_pb2 as task
 from crib.tasks.keeper import TaskKeeper
 from crib.ttrpc.errors import TtrpcError
-from crib.vm.shim.agent import Agent
+from crib.vm.shim.agent import AgentClient
 from crib.vm.shim.carrying import STDERR, STDOUT, GuestInput, GuestOutput, ProcessKey, drained, open_output
 
 LOST_CODE = 137
@@ -42,7 +42,7 @@ class ProcessEnd:
 
 
 @dataclass(slots=True, eq=False)
-class Process:
+class VmProcess:
     """The first of a container, or a command."""
 
     key: ProcessKey
@@ -64,25 +64,25 @@ class Processes:
     """Of one VM."""
 
     def __init__(
-        self, agent: Agent, keeper: TaskKeeper, before_end: Callable[[Process], Awaitable[None]]
+        self, agent: AgentClient, keeper: TaskKeeper, before_end: Callable[[VmProcess], Awaitable[None]]
     ) -> None:
         """`before_end` is waited for before an end is told."""
         self._agent = agent
         self._keeper = keeper
         self._before_end = before_end
-        self._known: dict[ProcessKey, Process] = {}
+        self._known: dict[ProcessKey, VmProcess] = {}
 
-    def add(self, key: ProcessKey, stdio: ProcessPaths) -> Process:
+    def add(self, key: ProcessKey, stdio: ProcessPaths) -> VmProcess:
         """A new one."""
         loop = asyncio.get_running_loop()
-        made = Process(key, stdio, self._agent.generation, loop.create_future())
+        made = VmProcess(key, stdio, self._agent.generation, loop.create_future())
         self._known[key] = made
         return made
 
-    def find(self, key: ProcessKey) -> Process | None:
+    def find(self, key: ProcessKey) -> VmProcess | None:
         return self._known.get(key)
 
-    def of(self, container: str) -> list[Process]:
+    def of(self, container: str) -> list[VmProcess]:
         """Of one container, its first process last."""
         found = [one for key, one in self._known.items() if key.container == container]
         return sorted(found, key=lambda one: one.key.exec_id, reverse=True)
@@ -92,7 +92,7 @@ class Processes:
         """Ids."""
         return [key.container for key in self._known if not key.exec_id]
 
-    async def open_streams(self, process: Process) -> None:
+    async def open_streams(self, process: VmProcess) -> None:
         """Open its fifos. OSError."""
         stdio, key = process.stdio, process.key
         named = ((STDOUT, stdio.stdout), (STDERR, "" if stdio.terminal else stdio.stderr))
@@ -107,7 +107,7 @@ class Processes:
         if stdio.stdin:
             process.input = GuestInput(self._agent, key, stdio.stdin)
 
-    def follow(self, process: Process) -> None:
+    def follow(self, process: VmProcess) -> None:
         """Carry its bytes, and wait for its end. Safe to repeat."""
         if process.is_followed:
             return
@@ -118,14 +118,14 @@ class Processes:
             self._keeper.part("input", self._feed(process, process.input), owner)
         self._keeper.part("waiting for an end", self._wait(process), owner)
 
-    def close_input(self, process: Process) -> bool:
+    def close_input(self, process: VmProcess) -> bool:
         """Let go of its input; False if there is none that is carried."""
         if process.input is None:
             return False
         process.input.let_go()
         return True
 
-    def forget(self, process: Process) -> None:
+    def forget(self, process: VmProcess) -> None:
         """It is deleted: nothing of it is carried any more. Safe to repeat."""
         self._known.pop(process.key, None)
         for carried in process.carried:
@@ -143,7 +143,7 @@ class Processes:
             if generation is None or process.generation <= generation:
                 self._end(process, ProcessEnd(LOST_CODE, time.time_ns()))
 
-    async def _wait(self, process: Process) -> None:
+    async def _wait(self, process: VmProcess) -> None:
         request = task.WaitRequest(id=process.key.container, exec_id=process.key.exec_id)
         try:
             said = await self._agent.task("Wait", request, task.WaitResponse, None)
@@ -153,12 +153,12 @@ class Processes:
         await self._before_end(process)
         self._end(process, ProcessEnd(said.exit_status, said.exited_at.ToNanoseconds()))
 
-    async def _feed(self, process: Process, source: GuestInput) -> None:
+    async def _feed(self, process: VmProcess, source: GuestInput) -> None:
         if await source.carry():
             request = task.CloseIORequest(id=process.key.container, exec_id=process.key.exec_id, stdin=True)
             with contextlib.suppress(TtrpcError):  # it has ended
                 await self._agent.task("CloseIO", request, Empty, _CLOSE_TIME)
 
-    def _end(self, process: Process, ended: ProcessEnd) -> None:
+    def _end(self, process: VmProcess, ended: ProcessEnd) -> None:
         if not process.ended.done():
             process.ended.set_result(ended)

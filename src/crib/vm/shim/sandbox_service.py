@@ -10,26 +10,14 @@ import platform
 from collections.abc import Callable
 from dataclasses import replace
 
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import DecodeError
-
 from crib.host.threads import OURS, Job
 from crib.stubs.shim import sandbox_pb2 as sandbox
-from crib.stubs.shim.runtime_options_pb2 import Options
 from crib.stubs.shim.types_pb2 import Platform
 from crib.tasks.keeper import TaskKeeper
 from crib.ttrpc.messages import typed
 from crib.ttrpc.server import Handler, ServedCall
 from crib.vm.shim.agent import GUEST
-from crib.vm.shim.options import (
-    MOST_BYTES,
-    OptionProblem,
-    VmOptions,
-    VmPlan,
-    read_options,
-    read_pod,
-    with_virtiofsd,
-)
+from crib.vm.shim.launch import read_recipe
 from crib.vm.shim.pod import POWEROFF_TIME, VmPod
 from crib.vm.shim.serving import stamp, whole
 
@@ -38,19 +26,16 @@ PASSED_ON = ("Dial", "Read", "Write", "CloseStream", "Memory", "Info")
 """Methods of the guest's own service that this socket has too, for connections into the pod and for figures.
 """
 _READ_TIME = 10.0
-_OPTIONS = "runtimeoptions.v1.Options"
 
 
 class VmSandboxService:
     """Of one pod."""
 
-    def __init__(
-        self, pod: VmPod, keeper: TaskKeeper, options: AnyMessage | None, end: Callable[[], None]
-    ) -> None:
-        """`options` are those of the shim's start. `end` ends the shim."""
+    def __init__(self, pod: VmPod, keeper: TaskKeeper, given: bytes, end: Callable[[], None]) -> None:
+        """`given` is what the shim's start has read. `end` ends the shim."""
         self._pod = pod
         self._keeper = keeper
-        self._options = options
+        self._given = given
         self._end = end
 
     def handlers(self) -> dict[str, Handler]:
@@ -74,12 +59,12 @@ class VmSandboxService:
         return await self._pod.agent.relay(GUEST, call.method, call.payload, call.limit)
 
     async def _create(self, request: sandbox.CreateSandboxRequest) -> sandbox.CreateSandboxResponse:
-        asked = request.options if request.HasField("options") else self._options
+        given = request.options.SerializeToString() if request.HasField("options") else self._given
         job = Job("the options of the VM", limit=_READ_TIME)
-        options, plan = await OURS.run(job, _read, asked, request.bundle_path or self._pod.bundle)
+        recipe = await OURS.run(job, read_recipe, given, self._pod.bundle)
         if request.netns_path:
-            plan = replace(plan, network=request.netns_path)
-        await self._pod.make(options, plan)
+            recipe = replace(recipe, plan=replace(recipe.plan, network=request.netns_path))
+        await self._pod.make(recipe)
         return sandbox.CreateSandboxResponse()
 
     async def _start(self, _request: sandbox.StartSandboxRequest) -> sandbox.StartSandboxResponse:
@@ -120,23 +105,3 @@ class VmSandboxService:
 
     async def _ping(self, _request: sandbox.PingRequest) -> sandbox.PingResponse:
         return sandbox.PingResponse()
-
-
-def _read(asked: AnyMessage | None, bundle: str) -> tuple[VmOptions, VmPlan]:
-    """The handler's options and the pod's plan. Blocks."""
-    if asked is None or asked.type_url.rpartition("/")[2] != _OPTIONS:
-        raise OptionProblem(f"options of type {_OPTIONS} must be there: they name the guest's image")
-    try:
-        options = Options.FromString(asked.value)
-    except DecodeError as error:
-        raise OptionProblem(f"the options are no {_OPTIONS}: {error}") from error
-    document = options.config_body
-    if options.config_path:
-        with open(options.config_path, "rb") as file:
-            document = file.read(MOST_BYTES + 1)
-    plan = VmPlan()
-    config = f"{bundle}/config.json"
-    if os.path.exists(config):
-        with open(config, "rb") as file:
-            plan = read_pod(file.read(MOST_BYTES))
-    return with_virtiofsd(read_options(document)), plan

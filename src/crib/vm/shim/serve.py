@@ -11,20 +11,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import DecodeError
-
 from crib.host import libc
-from crib.stubs.shim import bootstrap_pb2
 from crib.tasks.keeper import TaskKeeper
 from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.server import Services, TtrpcServer
 from crib.vm.shim import sandbox_service, task_service
 from crib.vm.shim.agent import GUEST
 from crib.vm.shim.events import Publisher
+from crib.vm.shim.launch import EarlyVm
 from crib.vm.shim.pod import VmPod
 from crib.vm.shim.sandbox_service import VmSandboxService
-from crib.vm.shim.stages import Stages
 from crib.vm.shim.task_service import VmTaskService
 
 MOST_CALLS = 8192
@@ -54,27 +50,24 @@ class Serving:
     debug: bool
 
 
-def serve(listening: socket.socket, serving: Serving) -> None:
-    """Returns when the shim is to end. Its programs end with it."""
+def serve(listening: socket.socket, serving: Serving, early: EarlyVm) -> None:
+    """Ends with the shim. Its programs end with it."""
     _log_to_stderr(serving.debug)
     libc.use_one_heap()
-    asyncio.run(_Shim(serving).run(listening))
+    asyncio.run(_Shim(serving, early).run(listening))
     # Without what an interpreter does at its end: threads that wait for a file system would hold it up.
     os._exit(0)
 
 
 class _Shim:
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, early: EarlyVm) -> None:
         self._serving = serving
-        self._stages = Stages()
-        self._stages.begin("shim", _began())
+        self._early = early
         self._servers: set[TtrpcServer] = set()
 
     async def run(self, listening: socket.socket) -> None:
         serving, keeper, over = self._serving, TaskKeeper(), asyncio.Event()
-        pod = VmPod(
-            serving.bundle, self._stages, keeper, Publisher(serving.events, serving.namespace, keeper)
-        )
+        pod = VmPod(self._early, keeper, Publisher(serving.events, serving.namespace, keeper))
         services = self._services(pod, keeper, over.set)
         loop = asyncio.get_running_loop()
 
@@ -84,7 +77,6 @@ class _Shim:
             keeper.part("a connection", self._until_gone(server))
 
         server = await loop.create_unix_server(lambda: _Accepted(accepted), sock=listening)
-        self._stages.end("shim")
         asked = keeper.part("the end of the shim", over.wait())
         ended = keeper.part("the end of the VM", pod.gone())
         await asyncio.wait([asked, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -98,7 +90,7 @@ class _Shim:
         await keeper.close(CLOSE_TIME)
 
     def _services(self, pod: VmPod, keeper: TaskKeeper, end: Callable[[], None]) -> Services:
-        sandbox = VmSandboxService(pod, keeper, _options(self._serving.given), end)
+        sandbox = VmSandboxService(pod, keeper, self._serving.given, end)
         tasks = VmTaskService(pod, keeper, task_service.VERSION, end).handlers()
         return {
             sandbox_service.SERVICE: sandbox.handlers(),
@@ -128,27 +120,6 @@ class _Accepted(SocketCarrier):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._accepted(self)
-
-
-def _options(given: bytes) -> AnyMessage | None:
-    """What `start` has read: the options alone, or all parameters (containerd 2.3)."""
-    with contextlib.suppress(DecodeError):
-        found = AnyMessage.FromString(given)
-        if "/" in found.type_url or found.type_url.endswith(".Options"):
-            return found
-    with contextlib.suppress(DecodeError):
-        parameters = bootstrap_pb2.BootstrapParams.FromString(given)
-        for extension in parameters.extensions:
-            return extension.value
-    return None
-
-
-def _began() -> int:
-    """When this process began, in nanoseconds since the epoch: its fork is later than its program's start."""
-    with open("/proc/self/stat", "rb") as file:
-        ticks = int(file.read().rpartition(b")")[2].split()[19])
-    since_boot = ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-    return time.time_ns() - (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - since_boot)
 
 
 class _Logrus(logging.Formatter):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from crib.host.files import atomic_write, remove_tree
 from crib.host.mounts import Bind
 from crib.host.other_mounts import Export, bind_into, set_read_only_in, unmount_in
-from crib.vm.shim.spec import CONTAINERS, Shared, directory
+from crib.vm.shim.spec import Shared, directory
 
 
 class ShareTree:
@@ -24,11 +24,6 @@ class ShareTree:
         self.path = path
         self._namespace = -1
         self._targets: dict[str, list[str]] = {}
-
-    def make(self) -> None:
-        """The empty tree; what an earlier one left goes."""
-        remove_tree(self.path)
-        os.makedirs(f"{self.path}/{CONTAINERS}", mode=0o755)
 
     def enter(self, pid: int) -> None:
         """virtiofsd, whose pid this is, serves the tree: from now on the guest cannot change it. OSError."""
@@ -76,4 +71,3 @@ class ShareTree:
             os.close(self._namespace)
             self._namespace = -1
         self._targets.clear()
-        remove_tree(self.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator
 
@@ -55,3 +56,11 @@ class Stages:
         """
         ended = sorted((self._began[name], name) for name in self._ended if name in self._began)
         return json.dumps([{"name": name, "began": at, "ended": self._ended[name]} for at, name in ended])
+
+
+def process_began() -> int:
+    """When this process began, in nanoseconds since the epoch: its fork is later than its program's start."""
+    with open("/proc/self/stat", "rb") as file:
+        ticks = int(file.read().rpartition(b")")[2].split()[19])
+    since_boot = ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return time.time_ns() - (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - since_boot)

@@ -26,7 +26,7 @@ from crib.vm.shim.agent import TASKS
 from crib.vm.shim.carrying import ProcessKey, check_path
 from crib.vm.shim.options import MOST_BYTES
 from crib.vm.shim.pod import VmPod
-from crib.vm.shim.processes import Process, ProcessPaths
+from crib.vm.shim.processes import ProcessPaths, VmProcess
 from crib.vm.shim.serving import gone, stamp, whole
 from crib.vm.shim.spec import (
     SHARE,
@@ -230,7 +230,7 @@ class VmTaskService:
             self._end()
         return Empty()
 
-    def _known(self, container: str, exec_id: str) -> Process:
+    def _known(self, container: str, exec_id: str) -> VmProcess:
         pod = self._pod
         found = pod.processes.find(ProcessKey(container, exec_id)) if pod.is_made else None
         if found is None:

@@ -292,6 +292,7 @@ def test_flags_without_a_word_are_on_mounts_of_ours_or_refused() -> None:
         oci.Mount("/a", "bind", "/host/a", ("rbind", "rprivate", "ro", "rro")),
         oci.Mount("/b", "bind", "/host/b", ("rbind", "ro", "nosuid", "nodev")),
         oci.Mount("/c", "bind", "/host/c", ("rbind", "ro")),
+        oci.Mount("/dev/shm", "bind", "/dev/shm", ("rbind", "rw", "noexec")),
     )
     found = list(flagged_binds(mounts, POD))
     assert [(one.destination, one.recursive_read_only, one.no_suid_dev) for one in found] == [
@@ -303,6 +304,7 @@ def test_flags_without_a_word_are_on_mounts_of_ours_or_refused() -> None:
     assert bound["/a"]["Source"] == "/ours/0"
     assert not bound["/a"]["ReadOnly"], "the mount of ours is, and a remount would drop its other flags"
     assert bound["/c"]["ReadOnly"]
+    assert "/dev/shm" not in bound, "it goes with the host's IPC"
     with pytest.raises(InvalidRequest, match="noexec of the mount at /d"):
         list(flagged_binds((oci.Mount("/d", "bind", "/host/d", ("rbind", "noexec")),), POD))
 
