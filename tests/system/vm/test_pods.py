@@ -6,6 +6,7 @@ calls; the others are nightly.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import signal
@@ -22,13 +23,14 @@ from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.wire.portforward import Target
 from tests.images import busybox_image
-from tests.system.labs.daemon import IMAGE, Cri, Cribd, log_contents, page, running_cribd, until
+from tests.system.labs.daemon import IMAGE, Cri, Cribd, crib, log_contents, page, running_cribd, until
 from tests.system.labs.stream_lab import finish, seen
 from tests.system.labs.vm_pods import VM_SECONDS, default_vm, processes_of_pod
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
 MIB = 1 << 20
+EXAMPLE = Path(__file__).parents[3] / "examples" / "web.yaml"
 SERVER = "httpd -p 127.0.0.1:8080 -h /; httpd -p 8081 -h /; echo ready; exec sleep 1000"
 
 
@@ -252,3 +254,32 @@ async def test_what_no_machine_gives_is_refused_by_name(cri: Cri) -> None:
     with pytest.raises(ClientError, match="cpuset_cpus"):
         await cri.create(pod, "true", resources=pb.LinuxContainerResources(cpuset_cpus="0"))
     assert (await cri.exited(await cri.run_container(pod, "true"), VM_SECONDS)).exit_code == 0
+
+
+@pytest.mark.nightly
+async def test_the_example_of_a_web_server_runs_in_a_machine(cri: Cri, cribd: Cribd, tmp_path: Path) -> None:
+    cribd.import_images(busybox_image(name="localhost/demo:latest"))
+    port = 18000 + os.getpid() % 10000
+    manifest = tmp_path / "web.yaml"
+    manifest.write_text(EXAMPLE.read_text().replace("hostPort: 8088", f"hostPort: {port}"))
+    done = crib(cribd, tmp_path / "pods", "run", str(manifest))
+    assert done.returncode == 0, done.stderr
+    words = ("logs", "web", "-c", "page")
+    hello = crib(cribd, tmp_path / "pods", *words).stdout
+    assert hello.startswith("Hello from web, at ")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.0\r\n\r\n")
+    assert (await reader.read()).endswith(hello.encode())
+    writer.close()
+
+    def visitors() -> str:
+        return crib(cribd, tmp_path / "pods", "logs", "web", "-c", "visitor").stdout
+
+    await until(lambda: hello in visitors(), VM_SECONDS)
+    assert crib(cribd, tmp_path / "pods", "exec", "web", "-c", "server", "--", "ls", "/www").stdout == (
+        "index.html\n"
+    )
+    done = crib(cribd, tmp_path / "pods", "check")
+    assert "nothing is wrong" in done.stdout, done.stdout
+    done = crib(cribd, tmp_path / "pods", "rm", "--force", "web")
+    assert done.returncode == 0, done.stderr
