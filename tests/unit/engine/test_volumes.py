@@ -661,6 +661,18 @@ async def test_what_is_exported_is_described_without_secrets(world: World) -> No
     assert "token" not in str(said)
 
 
+@pytest.mark.parametrize(
+    ("gives", "group", "told"), [(True, 7, True), (True, None, False), (False, 7, False)]
+)
+async def test_files_have_the_pods_group_only_where_the_kind_gives_them_and_the_pod_has_one(
+    world: World, gives: bool, group: int | None, told: bool
+) -> None:
+    world.volumes.kind.can = KindFacts(gives_group=gives)
+    async with bounded():
+        (one,) = await world.node.volumes.publish(replace(pod(), fs_group=group), [wanted()])
+    assert one.has_group is told
+
+
 async def test_pods_come_and_go_while_a_volume_is_exported(world: World) -> None:
     await published(world)
     hold = world.volumes.archives.failpoints.hold("write")
