@@ -187,7 +187,7 @@ class Labels:
         if self._host.selinux:
             selinux.relabel_tree(path, self._host.selinux_file)
 
-    def check(self, *contexts: str) -> None:
+    def check_known(self, *contexts: str) -> None:
         """InvalidRequest for a context that the policy does not know."""
         for context in filter(None, contexts):
             if not selinux.is_known(context):
