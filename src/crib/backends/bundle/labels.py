@@ -169,7 +169,7 @@ class Labels:
             seccomp_profile=seccomp_profile,
         )
         found = pod_confinement(record.config, self._host, facts)
-        self.check(found.process_label, found.file_label)
+        self.check_known(found.process_label, found.file_label)
         return found
 
     def label_pod(self, record: SandboxRecord) -> None:
