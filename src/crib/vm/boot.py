@@ -21,12 +21,14 @@ from crib.stubs.vm import guest_pb2 as guest
 from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.errors import TtrpcError
 from crib.vm.acceleration import Acceleration, find_acceleration
+from crib.vm.build import FORMAT
 from crib.vm.qemu import ACCELERATIONS, MACHINES
-from crib.vm.shim.agent import Agent
+from crib.vm.shim.agent import AgentClient
 from crib.vm.shim.link import AgentLink
-from crib.vm.shim.machine import KILL_TIME, StartedVm, Watched, Words, start_machine
+from crib.vm.shim.machine import StartedVm, start_machine
 from crib.vm.shim.options import OptionProblem, VmOptions, VmPlan, with_virtiofsd
 from crib.vm.shim.stages import Stages
+from crib.vm.shim.watching import KILL_TIME, Watched, Words
 
 CONSOLE_LINES = 20
 """Of what the guest said, where it did not boot."""
@@ -77,7 +79,7 @@ async def _greeted(started: StartedVm, stages: Stages, qemu: Watched) -> guest.I
     loop = asyncio.get_running_loop()
     _, carrier = await loop.create_unix_connection(SocketCarrier, sock=started.agent)
     link = AgentLink(carrier)
-    agent = Agent(link)
+    agent = AgentClient(link)
     qemu.ended.add_done_callback(lambda _: link.close())  # nobody waits for a machine that is gone
     try:
         info = await agent.ask("Info", guest.InfoRequest(), guest.InfoResponse)
@@ -111,6 +113,12 @@ async def _boot(options: VmOptions, wanted: str) -> dict[str, Any]:
     return await boot(replace(with_virtiofsd(options), acceleration=found.name), found)
 
 
+def _check(manifest: Path) -> None:
+    made = json.loads(manifest.read_text())["format"]
+    if made != FORMAT:
+        raise BootFailed(f"the guest of {manifest} has format {made}, not {FORMAT}: build it again")
+
+
 def main(arguments: Sequence[str]) -> int:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m crib.vm.boot")
@@ -122,14 +130,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--limit", type=float, default=60.0, help="seconds")
     asked = parser.parse_args(arguments)
     try:
-        manifest = json.loads(Path(asked.image, _MANIFEST).read_text())
+        _check(Path(asked.image, _MANIFEST))
         options = VmOptions(
             image=asked.image,
             machine=asked.machine,
             memory=asked.memory,
             cpus=asked.cpus,
             boot_time=asked.limit,
-            kernel_arguments=" ".join(manifest["kernel_arguments"]),
         )
         print(json.dumps(asyncio.run(_boot(options, asked.acceleration)), indent=2))
     except (BootFailed, OptionProblem, OSError, ValueError, KeyError) as error:
