@@ -178,6 +178,8 @@ class Daemon:
 
     async def serve(self) -> None:
         """Until SIGTERM or SIGINT."""
+        if (me := asyncio.current_task()) is not None:
+            me.set_name("daemon")  # as a dump calls it
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -21,6 +21,7 @@ from crib.stubs.vm import guest_pb2 as guest
 from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.errors import TtrpcError
 from crib.vm.acceleration import Acceleration, find_acceleration
+from crib.vm.build import FORMAT
 from crib.vm.qemu import ACCELERATIONS, MACHINES
 from crib.vm.shim.agent import AgentClient
 from crib.vm.shim.link import AgentLink
@@ -111,6 +112,12 @@ async def _boot(options: VmOptions, wanted: str) -> dict[str, Any]:
     return await boot(replace(with_virtiofsd(options), acceleration=found.name), found)
 
 
+def _check(manifest: Path) -> None:
+    made = json.loads(manifest.read_text())["format"]
+    if made != FORMAT:
+        raise BootFailed(f"the guest of {manifest} has format {made}, not {FORMAT}: build it again")
+
+
 def main(arguments: Sequence[str]) -> int:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m crib.vm.boot")
@@ -122,6 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--limit", type=float, default=60.0, help="seconds")
     asked = parser.parse_args(arguments)
     try:
+        _check(Path(asked.image, _MANIFEST))
         options = VmOptions(
             image=asked.image,
             machine=asked.machine,

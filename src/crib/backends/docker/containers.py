@@ -130,6 +130,7 @@ class DockerMaking(ContainerDeletes):
             api=link.api,
             log={"Type": "json-file", "Config": log} if record.log_path else {"Type": "none"},
             privileged=config.security.privileged,
+            capabilities=config.security.capabilities.add,
             stdin=config.stdin,
             stdin_once=config.stdin_once,
             devices=self._devices(record, spec),

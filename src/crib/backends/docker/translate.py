@@ -17,8 +17,11 @@ import msgspec
 
 from crib.backends.docker.mounts import engine_mounts
 from crib.backends.docker.refusals import refuse_unknown
+from crib.model.errors import InvalidRequest
 from crib.wire import oci_runtime as oci
 
+NEW_CAPABILITIES = frozenset(("BPF", "CHECKPOINT_RESTORE", "PERFMON"))
+"""Engines before 23.0 (API 1.42) know none of these; `ALL` goes without them there."""
 _NO_LIMIT = (1 << 64) - 1
 _DEFAULT_ADAPTED = ("c", "b")
 
@@ -47,6 +50,8 @@ class EnginePlan:
     api: tuple[int, int]
     log: Mapping[str, Any]
     privileged: bool = False
+    capabilities: Sequence[str] = ()
+    """Those that the client has named, without CAP_."""
     stdin: bool = False
     stdin_once: bool = False
     hostname: str = ""
@@ -109,10 +114,9 @@ def _host_config(plan: EnginePlan) -> dict[str, Any]:
         "UsernsMode": "host",
     }
     if not plan.privileged:
-        held = process.capabilities.bounding if process.capabilities is not None else ()
         config |= {
             "CapDrop": ["ALL"],
-            "CapAdd": [name.removeprefix("CAP_") for name in held],
+            "CapAdd": _capabilities(plan),
             "MaskedPaths": list(spec.linux.masked_paths),
             "ReadonlyPaths": list(spec.linux.readonly_paths),
             "DeviceCgroupRules": list(_device_rules(spec)),
@@ -120,6 +124,18 @@ def _host_config(plan: EnginePlan) -> dict[str, Any]:
     if plan.api >= (1, 43) and spec.annotations:
         config["Annotations"] = dict(spec.annotations)
     return config
+
+
+def _capabilities(plan: EnginePlan) -> list[str]:
+    held = plan.spec.process.capabilities or oci.Capabilities()
+    unknown = NEW_CAPABILITIES if plan.api < (1, 42) else frozenset()
+    if named := unknown.intersection(name.upper().removeprefix("CAP_") for name in plan.capabilities):
+        raise InvalidRequest(
+            f"Docker's Engine cannot do this: before 23.0 it does not know {', '.join(sorted(named))}",
+            field="linux.security_context.capabilities.add_capabilities",
+        )
+    names = (name.removeprefix("CAP_") for name in held.bounding)
+    return [name for name in names if name not in unknown]
 
 
 def _modes(namespaces: Sequence[oci.Namespace], joined: Mapping[str, str]) -> dict[str, str]:

@@ -65,18 +65,16 @@ class SandboxService:
     async def stages(self, sandbox: str) -> Sequence[Stage]:
         """What the shim tells of the parts of the start and their times; empty where it tells nothing.
 
-        In `info` of its status, under `stages`: a JSON array of objects with `name`, `started_at` (ns since
-        the epoch) and `duration` (ns). Containerd leaves the content of `info` to shims.
+        In `info` of its status, under `stages`: a JSON array of objects with `name`, `began` and `ended`, in
+        nanoseconds since the epoch. Containerd leaves the content of `info` to shims.
         """
         asked = sandbox_pb2.SandboxStatusRequest(sandbox_id=sandbox, verbose=True)
         try:
             async with asyncio.timeout(_STATUS_SECONDS):
                 said = await self._calls.call("SandboxStatus", asked, sandbox_pb2.SandboxStatusResponse)
             told = json.loads(said.info.get("stages", "[]"))
-            return [
-                Stage(str(one["name"])[:_NAME], sandbox, int(one["started_at"]), int(one["duration"]), "ok")
-                for one in told[:_STAGES]
-            ]
+            spans = [(str(one["name"]), int(one["began"]), int(one["ended"])) for one in told[:_STAGES]]
+            return [Stage(name[:_NAME], sandbox, at, end - at, "ok") for name, at, end in spans]
         except (CribError, TimeoutError, ValueError, KeyError, TypeError) as error:
             _log.debug("stages of sandbox %s: %s", sandbox, error)
             return ()

@@ -132,7 +132,7 @@ def _as_described(order: VolumeOrder, found: VolumeDescription) -> tuple[VolumeO
     if found.capacity and not spec.capacity:
         spec = replace(spec, capacity=found.capacity)
         taken.append(f"capacity {found.capacity}")
-    if found.access_modes and not order.says_modes:
+    if found.access_modes and found.access_modes != spec.access_modes and not order.says_modes:
         spec = replace(spec, access_modes=found.access_modes)
         taken.append(f"access modes {', '.join(found.access_modes)}")
     labels = {key: value for key, value in found.labels.items() if key not in spec.labels}

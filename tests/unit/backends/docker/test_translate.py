@@ -280,6 +280,16 @@ def test_a_privileged_container_is_the_engine_s_own() -> None:
     assert found["SecurityOpt"] == []
 
 
+def test_an_old_engine_gets_all_capabilities_that_it_knows_and_no_others_by_name() -> None:
+    held = ("CAP_BPF", "CAP_KILL", "CAP_PERFMON")
+    made = with_process(capabilities=oci.Capabilities(bounding=held))
+    assert host(made, capabilities=("ALL",))["CapAdd"] == ["KILL"]
+    assert host(made, capabilities=("BPF",), api=(1, 42))["CapAdd"] == ["BPF", "KILL", "PERFMON"]
+    with pytest.raises(InvalidRequest, match="does not know BPF") as caught:
+        host(made, capabilities=("KILL", "cap_bpf"))
+    assert caught.value.field == "linux.security_context.capabilities.add_capabilities"
+
+
 def test_namespaces_that_are_not_named_are_the_host_s() -> None:
     found = host(spec())
     modes = [found[f"{kind}Mode"] for kind in ("Network", "Ipc", "Pid", "UTS", "Cgroupns")]

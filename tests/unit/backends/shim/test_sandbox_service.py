@@ -75,8 +75,8 @@ def telling(info: dict[str, str]) -> Services:
 async def test_a_shim_tells_the_parts_of_a_start_and_their_times() -> None:
     told = json.dumps(
         [
-            {"name": "qemu", "started_at": 1000, "duration": 200},
-            {"name": "kernel", "started_at": 1200, "duration": 7},
+            {"name": "qemu", "began": 1000, "ended": 1200},
+            {"name": "kernel", "began": 1200, "ended": 1207},
         ]
     )
     async with served(telling({"stages": told})) as (client, _):
