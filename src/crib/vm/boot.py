@@ -33,6 +33,7 @@ from crib.vm.shim.watching import KILL_TIME, Watched, Words
 CONSOLE_LINES = 20
 """Of what the guest said, where it did not boot."""
 STAGES = ("virtiofsd", "qemu", "kernel", "init", "agent", "configure")
+_MANIFEST = "manifest.json"
 
 
 class BootFailed(Exception):
