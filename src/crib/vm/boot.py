@@ -21,6 +21,7 @@ from crib.stubs.vm import guest_pb2 as guest
 from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.errors import TtrpcError
 from crib.vm.acceleration import Acceleration, find_acceleration
+from crib.vm.build import FORMAT
 from crib.vm.qemu import ACCELERATIONS, MACHINES
 from crib.vm.shim.agent import AgentClient
 from crib.vm.shim.link import AgentLink
@@ -32,6 +33,7 @@ from crib.vm.shim.watching import KILL_TIME, Watched, Words
 CONSOLE_LINES = 20
 """Of what the guest said, where it did not boot."""
 STAGES = ("virtiofsd", "qemu", "kernel", "init", "agent", "configure")
+_MANIFEST = "manifest.json"
 
 
 class BootFailed(Exception):
@@ -81,7 +83,7 @@ async def _greeted(started: StartedVm, stages: Stages, qemu: Watched) -> guest.I
     qemu.ended.add_done_callback(lambda _: link.close())  # nobody waits for a machine that is gone
     try:
         info = await agent.ask("Info", guest.InfoRequest(), guest.InfoResponse)
-        stages.booted(link.greeted, info.ready_at, (info.init_at, info.agent_at))
+        stages.booted(link.greeted, info.ready_at, (info.initrd_at, info.agent_at))
         with stages.of("configure"):
             asked = guest.ConfigureRequest(hostname="boot", share_tag="crib", now=time.time_ns())
             await agent.ask("Configure", asked, guest.ConfigureResponse)
@@ -111,6 +113,12 @@ async def _boot(options: VmOptions, wanted: str) -> dict[str, Any]:
     return await boot(replace(with_virtiofsd(options), acceleration=found.name), found)
 
 
+def _check(manifest: Path) -> None:
+    made = json.loads(manifest.read_text())["format"]
+    if made != FORMAT:
+        raise BootFailed(f"the guest of {manifest} has format {made}, not {FORMAT}: build it again")
+
+
 def main(arguments: Sequence[str]) -> int:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m crib.vm.boot")
@@ -122,6 +130,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--limit", type=float, default=60.0, help="seconds")
     asked = parser.parse_args(arguments)
     try:
+        _check(Path(asked.image, _MANIFEST))
         options = VmOptions(
             image=asked.image,
             machine=asked.machine,
