@@ -83,7 +83,7 @@ async def _greeted(started: StartedVm, stages: Stages, qemu: Watched) -> guest.I
     qemu.ended.add_done_callback(lambda _: link.close())  # nobody waits for a machine that is gone
     try:
         info = await agent.ask("Info", guest.InfoRequest(), guest.InfoResponse)
-        stages.booted(link.greeted, info.ready_at, (info.init_at, info.agent_at))
+        stages.booted(link.greeted, info.ready_at, (info.initrd_at, info.agent_at))
         with stages.of("configure"):
             asked = guest.ConfigureRequest(hostname="boot", share_tag="crib", now=time.time_ns())
             await agent.ask("Configure", asked, guest.ConfigureResponse)
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str]) -> int:
             boot_time=asked.limit,
         )
         print(json.dumps(asyncio.run(_boot(options, asked.acceleration)), indent=2))
-    except (BootFailed, OptionProblem, OSError, ValueError, KeyError) as error:
+    except (BootFailed, OptionProblem, OSError, ValueError) as error:
         print(f"crib vm boot: {error}", file=sys.stderr)
         return 1
     return 0

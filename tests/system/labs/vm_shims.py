@@ -22,6 +22,7 @@ from crib.backends.shim.fifo_ends import make_fifos, open_output
 from crib.backends.shim.nouns import Stdio, Typed
 from crib.backends.shim.sandbox_service import SERVICE
 from crib.backends.shim.task_client import ShimCalls, ShimTasks
+from crib.host.cgroups import Cgroups, detect_layout
 from crib.host.mounts import Tmpfs, perform, unmount_tree
 from crib.host.processes import RunOptions, run
 from crib.stubs.shim import sandbox_pb2
@@ -51,6 +52,10 @@ class VmShim:
     shim: int = 0
     socket: str = ""
 
+    @property
+    def cgroup(self) -> str:
+        return f"/crib-test-{os.path.basename(self.top)}/pod"
+
     def bundle(self, instance: str) -> str:
         return f"{self.top}/{instance}"
 
@@ -62,7 +67,10 @@ class VmShim:
             "ociVersion": "1.0.2",
             "hostname": "vm-pod",
             "annotations": notes,
-            "linux": {"namespaces": [{"type": "network", "path": self.network}] if self.network else []},
+            "linux": {
+                "cgroupsPath": self.cgroup,
+                "namespaces": [{"type": "network", "path": self.network}] if self.network else [],
+            },
         }
         Path(bundle, "config.json").write_text(json.dumps(spec))
         said = await self.run_start(POD, bundle)
@@ -87,14 +95,14 @@ class VmShim:
         assert said.exit_code == 0, said.stderr
         return read_answer(said.stdout).path
 
-    async def delete(self) -> bytes:
-        """What `delete` answers."""
-        words = self.program.delete(POD, self.bundle(POD))
+    async def delete(self, instance: str) -> bytes:
+        """What `delete` answers in a bundle."""
+        words = self.program.delete(instance, self.bundle(instance))
         said = await run(
             (words[0], *MODULE, *words[1:]),
             timeout=BOUND,
             env=self.program.environment(os.environ),
-            options=RunOptions(cwd=self.bundle(POD)),
+            options=RunOptions(cwd=self.bundle(instance)),
         )
         assert said.exit_code == 0, said.stderr
         return said.stdout
@@ -314,6 +322,9 @@ async def vm_shim(
         yield made
     finally:
         made.end()
+        cgroups, above = Cgroups(detect_layout()), os.path.dirname(made.cgroup)
+        await cgroups.kill(above)
+        await cgroups.remove(above)
         unmount_tree(top)
         shutil.rmtree(top)
 

@@ -1,8 +1,13 @@
-import os
+"""What the tests of VMs share."""
+
+from __future__ import annotations
 
 import pytest
+
+from tests.system.labs.vm_guest import guest_image
 
 
 @pytest.fixture(scope="session")
 def image() -> str:
-    return os.environ["CRIB_VM_IMAGE"]
+    """The directory of the guest's image."""
+    return str(guest_image())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from crib.host.cgroups import Cgroups, detect_layout
 from crib.model.errors import Broken, NotFound
 from tests.system.labs.vm_shims import BOUND, POD, programs_of, vm_shim
 
@@ -28,6 +29,9 @@ async def test_a_pod_boots_runs_containers_and_leaves_nothing(image: str) -> Non
         assert int(facts["qemu"]) == qemu
         pids = (vm.shim, qemu, int(facts["virtiofsd"]))
         assert len(programs_of(pids)) == 3
+        there = Cgroups(detect_layout()).pids(vm.cgroup)
+        assert set(pids) < set(there), "and the part of virtiofsd that does the work"
+        assert len(there) == 4
         assert os.stat(f"/proc/{qemu}").st_uid == NOBODY
         container = vm.container("one", "/bin/sh", "-c", "echo out; echo err >&2; hostname; exit 3")
         assert await container.run() == (3, b"out\nvm-pod\n", b"err\n")
@@ -67,3 +71,14 @@ async def test_a_guest_that_does_not_come_up_says_how_far_it_came(image: str, tm
             await vm.start()
         async with asyncio.timeout(BOUND):
             await vm.client.gone()
+
+
+@pytest.mark.nightly
+async def test_a_pod_boots_on_the_other_machine_with_more_of_everything(image: str) -> None:
+    async with vm_shim(image, options={"machine": "q35"}) as vm:
+        await vm.boot(**{"crib.vm/cpus": "2", "crib.vm/memory": str(512 << 20)})
+        facts = await vm.facts()
+        assert (facts["cpus"], facts["memory"]) == ("2", str(512 << 20))
+        code, out, _ = await vm.container("one", "/bin/busybox", "nproc").run()
+        assert (code, out) == (0, b"2\n")
+        await vm.stop()

@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from crib.backends.shim.bootstrap import read_deleted
-from crib.backends.shim.nouns import ShimLost
+from crib.backends.shim.nouns import ProcessStatus, ShimLost
 from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.model.errors import CribError
 from tests.system.labs.vm_shims import BOUND, POD, VmShim, programs_of, vm_shim
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.system]
 async def running(vm: VmShim) -> tuple[int, int, int]:
     """A pod with a container that runs: pids of shim, qemu and virtiofsd."""
     qemu = await vm.boot()
-    container = vm.container("one", "/bin/sleep", "1000")
+    container = vm.container("one", "/bin/sleep", "1000", annotations={"io.kubernetes.cri.sandbox-id": POD})
     await container.create(container.stdio())
     await vm.tasks.start("one")
     return vm.shim, qemu, int((await vm.facts())["virtiofsd"])
@@ -59,10 +59,22 @@ async def test_with_the_shim_its_programs_die_and_delete_takes_the_rest(image: s
         with pytest.raises(ShimLost):
             await waiting
         await all_gone(pids)
-        assert read_deleted(await vm.delete()).code == 137
+        assert read_deleted(await vm.delete(POD)).code == 137
         assert not os.path.exists(vm.socket)
         assert not os.path.exists(f"{vm.bundle(POD)}/share")
-        await vm.delete()
+        await vm.delete(POD)
+
+
+async def test_delete_of_a_container_leaves_a_pod_that_runs_alone(image: str) -> None:
+    async with vm_shim(image) as vm:
+        await running(vm)
+        assert read_deleted(await vm.delete("one")).code == 137
+        assert read_deleted(await vm.delete(POD)).code == 137
+        assert (await vm.tasks.state("one")).status is ProcessStatus.RUNNING
+        await vm.tasks.kill("one", 9)
+        await vm.tasks.wait("one")
+        await vm.tasks.delete("one")
+        await vm.stop()
 
 
 async def test_a_guest_whose_kernel_dies_ends_the_pod(image: str) -> None:

@@ -16,14 +16,18 @@ from crib.vm.shim.options import MOST_BYTES, OptionProblem, VmPlan, read_pod
 from crib.vm.shim.processes import LOST_CODE
 
 
-def clear_up(bundle: str, socket: str) -> bytes:
-    """Undo what there is. Safe to repeat. What `delete` prints. Blocks."""
+def clear_up(bundle: str, socket: str) -> None:
+    """Undo what there is of a pod's. Safe to repeat. Blocks. OSError."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(socket)
     plan = VmPlan()
     with contextlib.suppress(OSError, OptionProblem), open(f"{bundle}/config.json", "rb") as file:
         plan = read_pod(file.read(MOST_BYTES))
     undo(plan, bundle)
+
+
+def deleted() -> bytes:
+    """What `delete` prints: whatever ran has ended."""
     answer = DeleteResponse(exit_status=LOST_CODE)
     answer.exited_at.FromNanoseconds(time.time_ns())
     return answer.SerializeToString()

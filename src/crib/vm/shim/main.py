@@ -91,12 +91,24 @@ def main() -> int:
     os.umask(_UMASK)
     bundle = called.bundle or os.getcwd()
     if called.command == "delete":
-        from crib.vm.shim.clearing import clear_up
-
-        sys.stdout.buffer.write(clear_up(bundle, socket_path(called, os.environ)))
-        return 0
+        return _delete(called, bundle)
     given = sys.stdin.buffer.read(_MOST_INPUT)
     return _start(called, bundle, given)
+
+
+def _delete(called: Called, bundle: str) -> int:
+    from crib.vm.shim.clearing import clear_up, deleted
+
+    path = socket_path(called, os.environ)
+    try:
+        # A container's bundle names its pod's network too, which is not the container's to undo.
+        if owner_of(bundle, called.id) == called.id and not _answers(path):
+            clear_up(bundle, path)
+    except (OSError, ValueError) as error:
+        print(f"{NAME}: delete of {called.id}: {error}", file=sys.stderr)
+        return 1
+    sys.stdout.buffer.write(deleted())
+    return 0
 
 
 def socket_path(called: Called, environment: Mapping[str, str], owner: str = "") -> str:
@@ -141,7 +153,6 @@ def _start(called: Called, bundle: str, given: bytes) -> int:
 def _begin_early(bundle: str, given: bytes) -> EarlyVm:
     """The VM boots already, where its recipe is understood; else CreateSandbox says what is wrong."""
     from crib.vm.shim.launch import EarlyVm, read_recipe
-    from crib.vm.shim.options import OptionProblem
     from crib.vm.shim.stages import Stages, process_began
 
     early = EarlyVm(bundle, stages := Stages())
@@ -150,7 +161,7 @@ def _begin_early(bundle: str, given: bytes) -> EarlyVm:
         recipe = read_recipe(given, bundle)
         stages.end("shim")
         early.begin(recipe)
-    except (OSError, OptionProblem):
+    except (OSError, ValueError):
         stages.end("shim")
     return early
 
