@@ -21,6 +21,7 @@ from crib.stubs.vm import guest_pb2 as guest
 from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.errors import TtrpcError
 from crib.vm.acceleration import Acceleration, find_acceleration
+from crib.vm.build import FORMAT
 from crib.vm.qemu import ACCELERATIONS, MACHINES
 from crib.vm.shim.agent import AgentClient
 from crib.vm.shim.link import AgentLink
@@ -82,7 +83,7 @@ async def _greeted(started: StartedVm, stages: Stages, qemu: Watched) -> guest.I
     qemu.ended.add_done_callback(lambda _: link.close())  # nobody waits for a machine that is gone
     try:
         info = await agent.ask("Info", guest.InfoRequest(), guest.InfoResponse)
-        stages.booted(link.greeted, info.ready_at, (info.init_at, info.agent_at))
+        stages.booted(link.greeted, info.ready_at, (info.initrd_at, info.agent_at))
         with stages.of("configure"):
             asked = guest.ConfigureRequest(hostname="boot", share_tag="crib", now=time.time_ns())
             await agent.ask("Configure", asked, guest.ConfigureResponse)
@@ -112,6 +113,12 @@ async def _boot(options: VmOptions, wanted: str) -> dict[str, Any]:
     return await boot(replace(with_virtiofsd(options), acceleration=found.name), found)
 
 
+def _check(manifest: Path) -> None:
+    made = json.loads(manifest.read_text())["format"]
+    if made != FORMAT:
+        raise BootFailed(f"the guest of {manifest} has format {made}, not {FORMAT}: build it again")
+
+
 def main(arguments: Sequence[str]) -> int:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m crib.vm.boot")
@@ -123,17 +130,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--limit", type=float, default=60.0, help="seconds")
     asked = parser.parse_args(arguments)
     try:
-        manifest = json.loads(Path(asked.image, _MANIFEST).read_text())
+        _check(Path(asked.image, _MANIFEST))
         options = VmOptions(
             image=asked.image,
             machine=asked.machine,
             memory=asked.memory,
             cpus=asked.cpus,
             boot_time=asked.limit,
-            kernel_arguments=" ".join(manifest["kernel_arguments"]),
         )
         print(json.dumps(asyncio.run(_boot(options, asked.acceleration)), indent=2))
-    except (BootFailed, OptionProblem, OSError, ValueError, KeyError) as error:
+    except (BootFailed, OptionProblem, OSError, ValueError) as error:
         print(f"crib vm boot: {error}", file=sys.stderr)
         return 1
     return 0

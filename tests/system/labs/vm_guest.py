@@ -62,6 +62,12 @@ def guest_image() -> Path:
         return image
 
 
+def guest_kernel() -> Path:
+    """A directory with the kernel that images here are made with. Skips the test where none can be had."""
+    with _alone():
+        return _kernel()
+
+
 @dataclass
 class BootedGuest:
     """A guest that has greeted. `share` is the directory that it has at /run/crib/share."""

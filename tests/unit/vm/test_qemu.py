@@ -46,7 +46,7 @@ def test_each_peer_and_tap_is_a_descriptor() -> None:
 @pytest.mark.parametrize(
     ("kind", "acceleration", "machine", "accelerator"),
     [
-        ("microvm", "tcg", "microvm,pcie=on", "tcg,thread=multi"),
+        ("microvm", "tcg", "microvm,pcie=on", "tcg,thread=multi,tb-size=32"),
         ("microvm", "kvm", "microvm,pcie=on", "kvm"),
         ("q35", "kvm", "q35,", "kvm"),
     ],

@@ -30,13 +30,17 @@ class Crun:
         os.makedirs(self._root, 0o700, exist_ok=True)
         os.makedirs(self._logs, 0o700, exist_ok=True)
 
-    def run(self, words: list[str], streams: tuple[int, int, int] | None = None) -> Job:
-        """Run one command to its end, with these three descriptors or none. Failure with crun's own words."""
+    def run(self, words: list[str], streams: tuple[int, int, int] | None = None, score: str = "0") -> Job:
+        """Run one command to its end, with these three descriptors or none. Failure with crun's own words.
+
+        `score` is the OOM score (proc(5)) of what it starts, unless a spec names one that is not 0: crun
+        gives on what it has, and the agent's own keeps the kernel from ever killing it.
+        """
         self._count += 1
         log = f"{self._logs}/{self._count}"
         command = [self._program, "--root", self._root, "--cgroup-manager", "cgroupfs", "--log", log, *words]
         try:
-            status, _ = yield self._loop.child(self._spawn(command, streams))
+            status, _ = yield self._loop.child(self._spawn(command, streams, score))
             if status:
                 raise _failure(words[0], status, _words(log))
         finally:
@@ -50,7 +54,7 @@ class Crun:
         reading, writing = os.pipe2(os.O_CLOEXEC)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
-            child = self._spawn([self._program, "--version"], (null, writing, null))
+            child = self._spawn([self._program, "--version"], (null, writing, null), "0")
             os.close(writing)
             yield self._loop.child(child)
             words = os.read(reading, MOST_WORDS).decode(errors="replace").split()
@@ -59,13 +63,13 @@ class Crun:
             os.close(null)
         return words[2] if len(words) > 2 else ""
 
-    def _spawn(self, command: list[str], streams: tuple[int, int, int] | None) -> int:
+    def _spawn(self, command: list[str], streams: tuple[int, int, int] | None, score: str) -> int:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             actions = [
                 (os.POSIX_SPAWN_DUP2, source, number) for number, source in enumerate(streams or (null,) * 3)
             ]
-            own = _exchange_score("0")  # crun gives on what it has, where a spec or a command names none
+            own = _exchange_score(score)
             try:
                 return os.posix_spawn(
                     command[0], command, ENVIRONMENT, file_actions=actions, setsigdef=IGNORED_BY_PYTHON

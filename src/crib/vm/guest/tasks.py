@@ -92,14 +92,14 @@ class Tasks:
         self._loop.child(container.first.pid).then(lambda ended: self._first_ended(container, *ended.value))
         return {"pid": container.first.pid}
 
-    def _make(self, process: Process, words: list[str], last: list[str]) -> Job:
-        """Have crun make a process, with its streams."""
+    def _make(self, process: Process, words: list[str], last: list[str], score: str = "0") -> Job:
+        """Have crun make a process, with its streams. `score`: see Crun.run."""
         self._count += 1
         pid_file = f"{self._state}/pids/{self._count}"
         streams = process.open_streams(f"{self._state}/consoles/{self._count}")
         try:
             yield from self._crun.run(
-                [*words, "--pid-file", pid_file, *streams.words, *last], streams.given()
+                [*words, "--pid-file", pid_file, *streams.words, *last], streams.given(), score
             )
             master = yield from streams.master()
             with open(pid_file) as file:
@@ -130,7 +130,8 @@ class Tasks:
         with open(spec, "wb") as file:
             file.write(process.asked["spec"]["value"])
         try:
-            yield from self._make(process, ["exec", "--detach", "--process", spec], [container.id])
+            words = ["exec", "--detach", "--process", spec]
+            yield from self._make(process, words, [container.id], _score(container.first.pid))
         except BaseException:
             process.end(255, _now())
             raise
@@ -316,6 +317,15 @@ class Tasks:
         if (process := container.executed.get(exec_id)) is None:
             raise Failure(NOT_FOUND, f"exec_id: container {name} has no process {exec_id}")
         return container, process
+
+
+def _score(pid: int) -> str:
+    """The OOM score of a process, which a command beside it has too: `crun exec` sets none."""
+    try:
+        with open(f"/proc/{pid}/oom_score_adj") as file:
+            return file.read().strip()
+    except OSError:  # it has just ended
+        return "0"
 
 
 def _checked(field: str, name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import json
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from crib.vm.virtiofsd import is_qemus_own, virtiofsd_command
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 _KVM_GROUP = "kvm"
+_MOST_MANIFEST = 1 << 20
 _CPUINFO = "/proc/cpuinfo"
 
 
@@ -42,7 +44,7 @@ class StartedVm:
 def start_machine(
     options: VmOptions, plan: VmPlan, share: str, taps: Sequence[Tap], stages: Stages
 ) -> StartedVm:
-    """Start both programs, from the main thread. OSError, with nothing left running."""
+    """Start both programs, from the main thread. OSError, ValueError: with nothing left running."""
     memory = -(-plan.memory // MIB) * MIB or options.memory * MIB
     cpus = plan.cpus or options.cpus
     with contextlib.ExitStack() as opened, contextlib.ExitStack() as undo:
@@ -66,6 +68,7 @@ def start_machine(
             image=Image(*(f"/proc/self/fd/{file.fd}" for file in files)),
             kernel_arguments=(
                 *kernel_arguments(options.acceleration, host_tsc_khz()),
+                *image_arguments(options.image),
                 *options.kernel_arguments.split(),
             ),
         )
@@ -152,6 +155,16 @@ def _kvm_groups(options: VmOptions) -> tuple[int, ...]:
         return (grp.getgrnam(_KVM_GROUP).gr_gid,)
     except KeyError:
         return ()
+
+
+def image_arguments(directory: str) -> tuple[str, ...]:
+    """What an image's manifest says that its kernel is told. ValueError if it is not understood."""
+    try:
+        with open(f"{directory}/manifest.json", "rb") as file:
+            found = json.loads(file.read(_MOST_MANIFEST)).get("kernel_arguments", [])
+    except FileNotFoundError:
+        return ()
+    return tuple(str(word) for word in found)
 
 
 def host_tsc_khz() -> int:

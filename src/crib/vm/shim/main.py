@@ -153,7 +153,6 @@ def _start(called: Called, bundle: str, given: bytes) -> int:
 def _begin_early(bundle: str, given: bytes) -> EarlyVm:
     """The VM boots already, where its recipe is understood; else CreateSandbox says what is wrong."""
     from crib.vm.shim.launch import EarlyVm, read_recipe
-    from crib.vm.shim.options import OptionProblem
     from crib.vm.shim.stages import Stages, process_began
 
     early = EarlyVm(bundle, stages := Stages())
@@ -162,7 +161,7 @@ def _begin_early(bundle: str, given: bytes) -> EarlyVm:
         recipe = read_recipe(given, bundle)
         stages.end("shim")
         early.begin(recipe)
-    except (OSError, OptionProblem):
+    except (OSError, ValueError):
         stages.end("shim")
     return early
 

@@ -170,11 +170,15 @@ class VmPod:
         info = await made.agent.ask("Info", guest.InfoRequest(), guest.InfoResponse, CONFIGURE_TIME)
         self.stages.booted(made.link.greeted, info.ready_at, (info.initrd_at, info.agent_at))
         with self.stages.of("configure"):
-            request = configure_request(self.plan, self._network)
-            await made.agent.ask("Configure", request, guest.ConfigureResponse, CONFIGURE_TIME)
+            await self._tell(made)
             pid = made.started.virtiofsd.pid
             await OURS.run(Job("the mounts of virtiofsd", limit=CONFIGURE_TIME), self.share.enter, pid)
         self._keeper.part("events of the guest", made.events.follow())
+
+    async def _tell(self, made: _Made) -> None:
+        """What each agent is told first: what it has set up already stays."""
+        request = configure_request(self.plan, self._network)
+        await made.agent.ask("Configure", request, guest.ConfigureResponse, CONFIGURE_TIME)
 
     async def _live(self, made: _Made) -> None:
         """Until one of the programs ends, or the guest's agent has gone for good: then all of it ends."""
@@ -207,6 +211,8 @@ class VmPod:
             if generation > 1:
                 _log.warning("the guest's agent was started again, and its containers have ended")
                 made.processes.lose(generation - 1)
+                with contextlib.suppress(TtrpcError):  # the next one is told
+                    await self._tell(made)
 
     def _undo(self) -> None:
         self.share.close()

@@ -52,8 +52,6 @@ class VmProcess:
     ended: asyncio.Future[ProcessEnd]
     pid: int = 0
     """In the guest."""
-    score: int = 0
-    """Its oomScoreAdj, which commands in its container have too."""
     outputs: list[GuestOutput] = field(default_factory=list)
     carried: list[asyncio.Task[None]] = field(default_factory=list)
     input: GuestInput | None = None

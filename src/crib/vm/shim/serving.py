@@ -44,7 +44,7 @@ async def said(work: Coroutine[Any, Any, Answer]) -> Answer:
         return await work
     except NotInVm as error:
         raise CallFailed(Code.UNIMPLEMENTED, str(error)) from error
-    except (OptionProblem, json.JSONDecodeError) as error:
+    except (OptionProblem, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CallFailed(Code.INVALID_ARGUMENT, str(error)) from error
     except PeerLost as error:
         raise gone(error) from error

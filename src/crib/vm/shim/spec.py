@@ -109,13 +109,9 @@ def for_guest(spec: Mapping[str, Any], around: SpecSurroundings) -> GuestSpec:
     return GuestSpec(document, tuple(shared))
 
 
-def guest_process(process: Mapping[str, Any], score: int = 0) -> dict[str, Any]:
-    """The OCI's process, without labels of the host's security modules.
-
-    Without a `score` of its own it would have the agent's, whom the kernel never kills for lack of memory.
-    """
-    made = {key: value for key, value in process.items() if key not in ("apparmorProfile", "selinuxLabel")}
-    return {"oomScoreAdj": score, **made}
+def guest_process(process: Mapping[str, Any]) -> dict[str, Any]:
+    """The OCI's process, without labels of the host's security modules."""
+    return {key: value for key, value in process.items() if key not in ("apparmorProfile", "selinuxLabel")}
 
 
 def guest_resources(resources: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class VmTaskService:
         process = processes.add(key, stdio)
         try:
             job = Job(f"what container {container} is given", owner=container, limit=PREPARE_TIME)
-            process.score = await OURS.run(job, self._give, container, request.bundle)
+            await OURS.run(job, self._give, container, request.bundle)
             await processes.open_streams(process)
             inside = task.CreateTaskRequest(
                 id=container,
@@ -118,13 +118,12 @@ class VmTaskService:
         processes.follow(process)
         return task.CreateTaskResponse(pid=pod.pid)
 
-    def _give(self, container: str, bundle: str) -> int:
-        """Make its part of the share; its oomScoreAdj. Blocks."""
+    def _give(self, container: str, bundle: str) -> None:
+        """Make its part of the share. Blocks."""
         with open(f"{bundle}/config.json", "rb") as file:
             document = file.read(_MOST_SPEC_BYTES)
         made = self._spec_for_guest(container, bundle, json.loads(document))
         self._pod.share.add(container, json.dumps(made.document).encode(), made.shared)
-        return int(made.document.get("process", {}).get("oomScoreAdj", 0))
 
     def _spec_for_guest(self, container: str, bundle: str, spec: dict[str, Any]) -> GuestSpec:
         around = SpecSurroundings(
@@ -151,13 +150,13 @@ class VmTaskService:
 
     async def _exec(self, request: task.ExecProcessRequest) -> Empty:
         pod, key = self._pod, ProcessKey(request.id, request.exec_id)
-        first = self._known(request.id, "")
+        self._known(request.id, "")
         if not _ID.fullmatch(request.exec_id):
             raise CallFailed(Code.INVALID_ARGUMENT, f"exec_id: {request.exec_id!r} is no command's id")
         if pod.processes.find(key) is not None:
             raise CallFailed(Code.ALREADY_EXISTS, f"command {request.exec_id} is there already")
         stdio = _stdio(request)
-        process = guest_process(json.loads(request.spec.value), first.score)
+        process = guest_process(json.loads(request.spec.value))
         inside = task.ExecProcessRequest(
             id=request.id,
             exec_id=request.exec_id,

@@ -15,7 +15,6 @@ from crib.vm.shim.spec import (
     SourceKind,
     SpecSurroundings,
     for_guest,
-    guest_process,
     guest_resources,
 )
 
@@ -106,7 +105,7 @@ def test_host_names_labels_and_cgroups_of_the_host_go() -> None:
         )
     ).document
     assert "hostname" not in found
-    assert found["process"].keys() == {"args", "cwd", "user", "oomScoreAdj"}
+    assert found["process"].keys() == {"args", "cwd", "user"}
     assert found["linux"].keys() == {"cgroupsPath", "namespaces", "resources", "devices"}
     assert found["linux"]["cgroupsPath"] == "/crib/one"
 
@@ -186,12 +185,6 @@ def test_devices_that_are_the_same_on_every_kernel_stay() -> None:
     found = made(asked)
     assert found.document["linux"]["devices"] == [null]
     assert found.document["mounts"][0]["source"] == "/dev/null"
-
-
-def test_a_process_never_has_the_agents_score() -> None:
-    assert guest_process({"args": []}) == {"args": [], "oomScoreAdj": 0}
-    assert guest_process({"args": []}, 300)["oomScoreAdj"] == 300
-    assert guest_process({"args": [], "oomScoreAdj": -5}, 300)["oomScoreAdj"] == -5
 
 
 def test_limits_that_mean_the_same_stay() -> None:
