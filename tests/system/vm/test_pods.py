@@ -194,6 +194,9 @@ async def test_a_machine_has_the_size_that_its_pod_asks_for_and_limits_inside(cr
     ).stats.linux
     assert usage.memory.usage_bytes.value > total // 4, "the pod's figures are those of its cgroup here"
     assert usage.network.default_interface.name == "eth0"
+    assert [one.name for one in usage.network.interfaces] == [], (
+        "what is beside it is no interface of the pod"
+    )
 
 
 @pytest.mark.nightly

@@ -1,7 +1,9 @@
 """The bytes of processes: from the guest into fifos of the host, and back.
 
 Whoever called the shim has made the fifos. The shim holds both ends of each, as containerd's do: while nobody
-reads, a fifo fills and the process waits, and nobody is killed for want of a reader.
+reads, a fifo fills and the process waits, and nobody is killed for want of a reader. When a stream has ended,
+who reads the fifo reads its end, and what was not read by then stays there until the process is deleted: a
+daemon that comes back reads it.
 """
 
 from __future__ import annotations
@@ -55,6 +57,16 @@ def open_output(path: str) -> int:
     return fd
 
 
+def hold_output(fd: int) -> int:
+    """A reader of an open fifo, which reads nothing; -1 for what is no fifo, or is not open any more."""
+    try:
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return -1
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
 class GuestOutput:
     """One stream of a process, to the end."""
 
@@ -62,7 +74,11 @@ class GuestOutput:
         self._agent = agent
         self._key = key
         self._stream = stream
+        self._fd = fd
         self._sink = Sink(fd)
+        self._held = -1
+        """Of a fifo whose stream has ended: a reader, so that what nobody has read yet stays in it."""
+        self._is_over = False
         self._has_ended = False
         self._patience: asyncio.Timeout | None = None
 
@@ -80,6 +96,8 @@ class GuestOutput:
         except (TtrpcError, OSError):
             return  # the agent has gone, or whoever reads
         finally:
+            if not self._is_over:
+                self._held = hold_output(self._fd)
             self._sink.release()
 
     def end(self) -> None:
@@ -89,8 +107,12 @@ class GuestOutput:
             self._patience.reschedule(0)
 
     def close(self) -> None:
-        """Of one that is not carried. Safe to repeat."""
+        """What is still in the fifo is lost, unless somebody reads it. Safe to repeat."""
+        self._is_over = True
         self._sink.release()
+        held, self._held = self._held, -1
+        if held >= 0:
+            os.close(held)
 
     async def _next(self, offset: int) -> guest.ReadResponse:
         request = guest.ReadRequest(

@@ -130,9 +130,8 @@ class Processes:
             carried.cancel()
         if process.input is not None:
             process.input.close()
-        if not process.is_followed:
-            for output in process.outputs:
-                output.close()
+        for output in process.outputs:
+            output.close()
         self._end(process, ProcessEnd(LOST_CODE, time.time_ns()))
 
     def lose(self, generation: int | None = None) -> None:
