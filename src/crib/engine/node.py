@@ -269,7 +269,8 @@ class Node:
         await self._core.ports.networks.close()
 
     async def status(self) -> NodeStatus:
-        status = await node_status(self._core, len(self._catalogue))
+        network = await self.networks.readiness()
+        status = await node_status(self._core, len(self._catalogue), network)
         self.history.network_is(status.network)
         return status
 
