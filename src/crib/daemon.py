@@ -77,6 +77,8 @@ _log = logging.getLogger(__name__)
 
 GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
+HOST_GRACE = 15.0
+"""Seconds that containers get when the host shuts down, before those of GRACE."""
 COMMAND_GRACE = 8.0
 """Seconds of it for commands of ExecSync: the rest is for ending them, and for telling their callers."""
 LAST_GRACE = 1.0
@@ -219,11 +221,14 @@ class Daemon:
                 node.keeper.serve("watchdog", self._prove_life(self._manager.watchdog / PROOFS))
             _log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
+            self._manager.tell("STOPPING=1")
+            _log.info("stopping")
+            if await self._manager.shuts_down():
+                await self._kept.close()  # else it would start them again
+                await node.end_with_host(HOST_GRACE)
             self._stop_by = time.monotonic() + GRACE
             node.keeper.serve("end of commands", node.containers.exec_sync.end_after(COMMAND_GRACE))
             threads.end_within(THREAD_GRACE)
-            self._manager.tell("STOPPING=1")
-            _log.info("stopping")
 
     async def check(self, *, repair: bool, quick: bool) -> AsyncIterator[Finding]:
         """What a check finds of a node on which no daemon runs. Nothing is changed, unless by a repair; but
