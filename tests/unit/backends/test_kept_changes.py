@@ -54,6 +54,11 @@ def test_a_restart_a_pause_and_a_failed_probe_are_told_once(
     assert told(before, after) == said
 
 
+def test_another_container_in_which_a_probe_finds_the_same_is_told_too() -> None:
+    next_one = ContainerReport("app", "c2", "Running", restarts=2, probe=LATE.probe)
+    assert ("unhealthy", LATE.probe) in told(LATE, next_one)
+
+
 def test_what_is_restarted_with_its_pod_is_told_so() -> None:
     assert told(RUNS, AGAIN, "s2") == [
         ("restarted", "its pod was made again; restart 2, by crib's supervisor")
