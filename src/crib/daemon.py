@@ -28,6 +28,7 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.server import Server, answer_problem
+from crib.backends.cgroup_options import cgroup_layout
 from crib.backends.environment import SharedLayers
 from crib.backends.extensions import NO_EXTENSIONS, Extensions, load_extensions
 from crib.backends.handlers import LaterHandlers, closed_handlers, open_handlers
@@ -50,7 +51,7 @@ from crib.engine.core import Ports
 from crib.engine.node import Node
 from crib.engine.timeline import program_ended
 from crib.footprint import warm_and_small
-from crib.host import cgroups, libc, priority, processes, threads
+from crib.host import libc, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.orphans import adopt_orphans
@@ -128,7 +129,7 @@ class Daemon:
         what = "importing the network"
         imported = HANDS.part(what, OURS.run(what, networks.import_network, settings.network))
         database = self._open_database(holding, for_wipe=for_wipe)
-        layout = cgroups.detect_layout()
+        layout = await cgroup_layout(settings, for_wipe=for_wipe)
         await self._ends.enter_async_context(pods_cgroup(settings, layout, made=not for_wipe))
         self._ends.enter_context(networks.owned_network(settings.network))
         facts = read_host_facts(layout)

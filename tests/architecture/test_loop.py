@@ -48,6 +48,8 @@ AT_START = {
     "crib.backends.pods.opening.open_node": "a part of it",
     "crib.backends.shim.environment.open_environment": "a part of it",
     "crib.backends.shim.environment._shim_facts": "a part of it",
+    "crib.backends.vm.environment.open_environment": "a part of it",
+    "crib.backends.vm.machine.find_machine": "a part of it",
     "crib.backends.records.rows.SqliteRecords.load": "the databases are read once, before the gate opens",
     "crib.streaming.certificates.Certificates.__init__": "made before the streaming server listens",
     "crib.observe.audit.Audit.__init__": "made before the socket is served; written by a thread of its own",
@@ -66,6 +68,8 @@ _SPAWN = (
     "first, in a thread"
 )
 ON_THE_LOOP = {
+    "crib.vm.boot.boot": "a program of its own, with nothing else on its loop",
+    "crib.vm.boot._figures": _PROC,
     "crib.backends.images.image_worker.ImageWorker._spawn": "our own interpreter: it dies with its thread",
     "crib.backends.keeping.child.SupervisorChild._once": "our own interpreter, and the ends of its pipes",
     "crib.backends.keeping.child.SupervisorChild.want": _PIPE,

@@ -10,12 +10,14 @@ import pytest
 
 from crib.model.settings import HandlerSettings
 from tests.contract.handler_lab import HandlerLab
+from tests.fakes import world
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.host import FakeHost
 from tests.system.labs.docker_engine import Engine, docker_lab, shared_engine
 from tests.system.labs.oci_setup import oci_lab
 from tests.system.labs.shim_setup import shim_lab
+from tests.system.labs.vm_pods import VM_SECONDS, vm_lab
 
 __all__ = ["lab", "shared_engine"]
 
@@ -39,10 +41,11 @@ def engine_that_tests_share(request: pytest.FixtureRequest) -> None:
         pytest.param("runsc", marks=[*_REAL, _GVISOR]),
         pytest.param("shim of crun", marks=_REAL),
         pytest.param("shim of runc", marks=_REAL),
+        pytest.param("vm", marks=[*_REAL, pytest.mark.nightly]),
         pytest.param("docker", marks=_REAL),
     ]
 )
-async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
+async def lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HandlerLab]:
     async with contextlib.AsyncExitStack() as stack:
         if request.param.startswith("shim"):
             runtime = request.param.rpartition(" ")[2]
@@ -52,6 +55,10 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
             engine: Engine = request.getfixturevalue("shared_engine")
             docker = await stack.enter_async_context(docker_lab(engine))
             made = HandlerLab(docker.handler, docker.logs)
+        elif request.param == "vm":
+            monkeypatch.setattr(world, "BOUND", VM_SECONDS)
+            shim = await stack.enter_async_context(vm_lab())
+            made = HandlerLab(shim.handler, shim.logs)
         elif request.param == "runsc":
             options = HandlerSettings(args=("--network=host",))
             real = await stack.enter_async_context(oci_lab("runsc", options))

@@ -9,6 +9,8 @@ import struct
 from crib.host.links import INTERFACE_NAME_BYTES, check_interface_name
 
 DEVICE = "/dev/net/tun"
+TAP_NAME = "crib-tap"
+"""Of taps of machines, with a number. Their counters are those of the interface beside it, turned round."""
 _TUNSETIFF = 0x400454CA
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000

@@ -131,9 +131,11 @@ def _virtiofsd(share: Path, path: Path) -> Iterator[None]:
     program = next((path for path in VIRTIOFSD if os.path.exists(path)), None)
     if program is None:
         pytest.skip(f"a guest needs virtiofsd, at {' or '.join(VIRTIOFSD)}")
-    options = ["-f", "-o", f"source={share},sandbox=chroot,cache=auto,announce_submounts,log_level=warn"]
+    words = f"source={share},sandbox=chroot,cache=auto,xattr,modcaps=+sys_admin,announce_submounts"
+    options = ["-f", "-o", f"{words},log_level=warn"]
     if program.startswith("/usr/libexec"):
-        options = [f"--shared-dir={share}", "--sandbox=chroot", "--announce-submounts"]
+        options = [f"--shared-dir={share}", "--sandbox=chroot", "--announce-submounts", "--xattr"]
+        options.append("--modcaps=+sys_admin")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen(1)

@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from crib.engine.volumes import publishing
 from crib.engine.volumes.verbs import VolumeFilter
 from crib.model.errors import (
     AlreadyExists,
     Broken,
     CribError,
+    Exhausted,
     InvalidRequest,
     NotFound,
     Unavailable,
@@ -659,6 +661,40 @@ async def test_what_is_exported_is_described_without_secrets(world: World) -> No
     said = world.volumes.archives.descriptions["/archive"]
     assert (said.name, said.kind, said.labels) == ("default/data", "local", {"a": "b"})
     assert "token" not in str(said)
+
+
+@pytest.mark.parametrize(
+    ("gives", "group", "told"), [(True, 7, True), (True, None, False), (False, 7, False)]
+)
+async def test_files_have_the_pods_group_only_where_the_kind_gives_them_and_the_pod_has_one(
+    world: World, gives: bool, group: int | None, told: bool
+) -> None:
+    world.volumes.kind.can = KindFacts(gives_group=gives)
+    async with bounded():
+        (one,) = await world.node.volumes.publish(replace(pod(), fs_group=group), [wanted()])
+    assert one.has_group is told
+
+
+async def test_a_volume_has_so_many_uses_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "MAX_USES", 2)
+    for name in ("a", "b", "a"):
+        await published(world, name)
+    with pytest.raises(Exhausted, match="volume default/data has 2 uses, which is the limit"):
+        await published(world, "c")
+    assert len(next(world.node.volumes.list()).uses) == 2
+
+
+async def test_a_publish_that_fails_takes_nothing_from_a_pod_that_has_the_volume_already(
+    world: World,
+) -> None:
+    await published(world)
+    world.volumes.kind.failpoints.set("publish=1*error(torn)")
+    with pytest.raises(Broken, match="torn"):
+        await published(world)
+    (row,) = world.node.volumes.list()
+    assert [use.pod.name for use in row.uses] == ["web"]
+    (again,) = await published(world)
+    assert not again.is_new
 
 
 async def test_pods_come_and_go_while_a_volume_is_exported(world: World) -> None:

@@ -11,7 +11,7 @@ import errno
 import os
 
 from crib.vm.guest import kernel
-from crib.vm.guest.errors import INVALID_ARGUMENT, Failure
+from crib.vm.guest.errors import INTERNAL, INVALID_ARGUMENT, Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,12 +61,21 @@ def mount(bundle: str, place: str) -> Root | None:
         options = "lowerdir=" + ":".join(lower)
         if upper := wanted.get("upper"):
             options += f",upperdir={_below(bundle, upper)},workdir={_below(bundle, wanted['work'])}"
-        kernel.mount("crib", target, "overlay", 0, options)
+        _stack(target, options)
         root.mounts.append(target)
     except BaseException:
         root.unmount()
         raise
     return root
+
+
+def _stack(target: str, options: str) -> None:
+    try:
+        kernel.mount("crib", target, "overlay", 0, options)
+    except OSError as error:
+        # A shared directory is taken as the topmost only where it keeps trusted attributes.
+        said = "the layers cannot be stacked (virtiofsd needs xattr, and CAP_SYS_ADMIN to keep trusted ones)"
+        raise Failure(INTERNAL, f"{ANNOTATION}: {said}: {error}") from None
 
 
 def features() -> list[str]:

@@ -19,12 +19,10 @@ from crib.host.links import LOOPBACK_INDEX, KernelLink, get_link, list_links, se
 from crib.host.neighbours import permanent_neighbours
 from crib.host.netlink import Netlink
 from crib.host.routes import Address, Route, list_routes
-from crib.host.taps import make_tap
+from crib.host.taps import TAP_NAME, make_tap
 from crib.host.traffic import redirect_incoming, stop_redirecting
 from crib.vm.qemu import Tap
 
-TAP_NAME = "crib-tap"
-"""Of taps, with a number. Their counters are those of the interface beside it, turned round."""
 MOST_INTERFACES = 8
 _MAC_TEXT = len("02:00:00:00:00:01")
 
