@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ BOOT_SECONDS = 240.0
 QEMU = "qemu-system-x86_64"
 VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 KEPT_IMAGES = 3
+UNUSED_SECONDS = 6 * 3600.0
+"""Older ones go: until then tests that run at the same time may boot from it."""
 
 
 def store() -> Path:
@@ -58,7 +61,8 @@ def guest_image() -> Path:
         image.touch()
         others = sorted(store().glob("image-*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in others[KEPT_IMAGES:]:
-            shutil.rmtree(old)
+            if time.time() - old.stat().st_mtime > UNUSED_SECONDS:
+                shutil.rmtree(old)
         return image
 
 
