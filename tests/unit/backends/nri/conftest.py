@@ -48,7 +48,8 @@ async def begin(settings: NriSettings, host: LabHost) -> AsyncIterator[Begin]:
         await plugins.close()
         await until(lambda plugins=plugins: all(one.installed for one in plugins.statuses()))
     assert not os.path.exists(settings.socket)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    # fewer, where what an earlier test had left to the collector of garbage went meanwhile
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
 @pytest.fixture
