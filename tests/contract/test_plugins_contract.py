@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import pytest
 
@@ -122,7 +122,7 @@ class RealOne:
 @pytest.fixture(params=["fake", "plugins", "awaited"])
 async def one(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OnePlugin]:
     if request.param == "fake":
-        yield FakeOne()
+        yield cast(OnePlugin, FakeOne())
         return
     settings = NriSettings(
         socket=str(tmp_path / "nri.sock"), plugin_dir="", request_timeout=20, synchronize_timeout=20
@@ -130,7 +130,7 @@ async def one(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[O
     plugins = NriPlugins(settings) if request.param == "plugins" else AwaitedPlugins(settings)
     await plugins.begin(LabHost())
     real = RealOne(plugins, settings.socket)
-    yield real
+    yield cast(OnePlugin, real)
     await plugins.close()
     if real.heard or plugins.statuses():
         await real.plugin.close()

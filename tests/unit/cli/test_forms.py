@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import typer
@@ -13,7 +14,7 @@ from crib.cli.jsonpath import JsonPath, JsonPathError
 from crib.cli.output import Listing, document
 from crib.cli.tables import TableColumn
 
-PODS = [
+PODS: list[dict[str, Any]] = [
     {"id": "a" * 64, "metadata": {"name": "web", "attempt": 0}, "size": "5", "list": [1, 2, 3]},
     {"id": "b" * 64, "metadata": {"name": "db", "attempt": 1}, "size": "15", "labels": {"a.b/c": "x"}},
 ]

@@ -13,6 +13,7 @@ from crib.client import Connection
 from crib.manifest.load import read_plans
 from crib.manifest.plan import Dirs, PodPlan, Site
 from crib.stubs.runtime.v1 import api_pb2 as cri
+from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 from crib.supervisor.backoff import Pauses
 from crib.supervisor.keeper import PodKeeper, Surroundings
 from crib.wire.kept import ContainerReport, PodReport
@@ -37,10 +38,11 @@ class Heard:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+        self._more.set()
 
     def waits_for(self, what: str) -> None: ...
 
-    async def pull(self, connection: Connection, image: str) -> None:
+    async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
         raise AssertionError(f"{image} is here")
 
     async def until(self, holds: Callable[[ContainerReport], bool]) -> PodReport:
@@ -51,6 +53,13 @@ class Heard:
                     report = self.reports.pop(0)
                     if any(holds(container) for container in report.containers):
                         return report
+                self._more.clear()
+                await self._more.wait()
+
+    async def until_noted(self, text: str) -> None:
+        """A note has that in it."""
+        async with asyncio.timeout(BOUND):
+            while not any(text in note for note in self.notes):
                 self._more.clear()
                 await self._more.wait()
 
@@ -316,7 +325,7 @@ async def test_a_volume_that_cannot_be_had_is_tried_again_like_a_sandbox(
 ) -> None:
     volumes.add_volume("default/data", block=True)
     async with Connection(f"{tmp_path}/v") as connection, Kept(connection, tmp_path, CLAIMED) as kept:
-        await until(lambda: any("is a device" in note for note in kept.heard.notes))
+        await kept.heard.until_noted("is a device")
         assert volumes.pods == {}
         volumes.volumes["default/data"].spec.block = False
         await kept.runs()
