@@ -190,13 +190,13 @@ def image(name: str) -> Image:
 def stamp(made_from: Recipe) -> str:
     """A digest of the recipe, the lock file, and what pyproject.toml says of the package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    parts = (
+    parts: tuple[str, ...] = (
         f"{MAKING} {DISK_GIB} {made_from} {_BASE} {_CRIB} {_MASKED} {_DISABLED} {_FILES} {_INITRAMFS}",
         (ROOT / "requirements-dev.lock").read_text(),
         json.dumps([project["project"], project["build-system"]], sort_keys=True),
     )
     if made_from.selinux:
-        parts = (*parts, _KEEPER)
+        parts += (_KEEPER,)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from crib.client.pods import Pod
-from tests.system.labs.daemon import Cri, Cribd, first_pid, log_contents, running_cribd, until
+from tests.system.labs.daemon import Cri, Cribd, DaemonProcess, first_pid, log_contents, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -27,7 +26,7 @@ class Host(Cribd):
         systemctl.write_text(f"#!/bin/sh\n[ $1 = is-system-running ] && echo {state}\n")
         systemctl.chmod(0o755)
 
-    def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, **environment: str) -> DaemonProcess:
         path = f"{self.root}/programs:{os.environ['PATH']}"
         return super()._spawn(**{"PATH": path, **environment})
 

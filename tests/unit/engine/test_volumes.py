@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ async def test_a_volume_that_is_there_already_is_the_answer_if_it_is_the_same(wo
     ],
 )
 async def test_a_volume_that_is_there_and_differs_is_refused_by_the_difference(
-    world: World, change: dict[str, object], says: str
+    world: World, change: dict[str, Any], says: str
 ) -> None:
     await world.node.volumes.create(order(capacity=10))
     with pytest.raises(AlreadyExists, match="volume default/data is there already: ") as refused:
@@ -238,11 +239,12 @@ async def test_a_class_that_is_not_configured_or_says_something_else_is_refused(
 ) -> None:
     world = World(Settings(images=image_settings(), volumes=replace(classes, default_class="")))
     await world.start()
-    for change, says in (
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"kind": "", "storage_class": "slow"}, "storage_class: no class 'slow' is configured"),
         ({"kind": "local", "storage_class": "fast"}, "kind: is 'local', and class 'fast' has 'csi'"),
         ({"kind": ""}, "storage_class: none is named, and volumes.default_class is empty"),
-    ):
+    )
+    for change, says in wrong:
         with pytest.raises(InvalidRequest, match=says):
             await world.node.volumes.create(order(**change))
     await world.close()
