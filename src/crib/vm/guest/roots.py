@@ -26,7 +26,7 @@ _LO_FLAGS_READ_ONLY, _LO_FLAGS_AUTOCLEAR = 1, 4
 _LOOP_CONFIG_BYTES = 304
 
 
-class Root:
+class StackedRoot:
     """What was mounted for a container's root, in order."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Root:
             os.rmdir(self.directories.pop())
 
 
-def mount(bundle: str, place: str) -> Root | None:
+def mount(bundle: str, place: str) -> StackedRoot | None:
     """Make the root that the bundle's config.json asks for at its root.path; None if the host made one.
 
     Layers are mounted below `place`. Failure names what is wrong with the annotation or the bundle.
@@ -49,7 +49,7 @@ def mount(bundle: str, place: str) -> Root | None:
     wanted, target = _wanted(bundle)
     if wanted is None:
         return None
-    root = Root()
+    root = StackedRoot()
     try:
         lower = []
         _make(root, place)
@@ -84,7 +84,7 @@ def features() -> list[str]:
     return ["erofs", "overlay", *(["erofs-file"] if release >= (6, 12) else [])]
 
 
-def _layer(root: Root, source: str, place: str) -> str:
+def _layer(root: StackedRoot, source: str, place: str) -> str:
     _make(root, place)
     try:
         kernel.mount(source, place, "erofs", kernel.MS_RDONLY)
@@ -159,6 +159,6 @@ def _below(bundle: str, name: str) -> str:
     return f"{bundle}/{name}"
 
 
-def _make(root: Root, path: str) -> None:
+def _make(root: StackedRoot, path: str) -> None:
     os.mkdir(path, 0o700)
     root.directories.append(path)
