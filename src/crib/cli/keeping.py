@@ -51,7 +51,7 @@ def _rows(pod: KeptPod) -> Sequence[tuple[str, ...]]:
             "yes" if one.ready else "no",
             str(one.restarts),
             age(pod.since),
-            one.message or pod.message,
+            (pod.message if pod.phase == "Failed" else "") or one.message or pod.message,
         )
         for one in pod.containers
     ]

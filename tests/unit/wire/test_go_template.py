@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -150,6 +151,18 @@ def test_a_list_is_also_its_own_items_and_an_item_that_is_not_there_is_nothing()
 def test_no_text_on_the_way_grows_beyond_the_bound(template: str) -> None:
     with pytest.raises(MalformedTemplate, match="makes more than"):
         Template(template).written(None)
+
+
+def test_a_text_that_would_be_too_long_is_not_made_first() -> None:
+    long = '{{$x := "0123456789abcdef"}}{{range 16}}{{$x = print $x $x}}{{end}}'
+    uses, values = "%s" * 60, " $x" * 60
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedTemplate, match="makes more than"):
+            Template(f'{long}{{{{printf "{uses}"{values}}}}}').written(None)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
