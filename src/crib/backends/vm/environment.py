@@ -19,7 +19,7 @@ from crib.backends.shim.bootstrap import ShimProgram
 from crib.backends.shim.environment import ShimEnvironment
 from crib.backends.shim.handler_notes import write_handler_note
 from crib.backends.shim.options import generic_options
-from crib.backends.vm.machine import Machine, find_machine
+from crib.backends.vm.machine import MachineParts, find_machine
 from crib.backends.vm.sizes import MachineSize, machine_size
 from crib.host.cgroups import Cgroups, detect_layout
 from crib.model.errors import Broken
@@ -42,7 +42,7 @@ _CONTROLLERS = ("cpu", "io", "memory", "pids")
 class VmEnvironment(ShimEnvironment):
     """With what machines are made of."""
 
-    machine: Machine | None = None
+    machine: MachineParts | None = None
     """None where it could not be found: nothing is made then."""
 
     @property
@@ -133,7 +133,7 @@ async def open_environment(opening: HandlerOpening) -> VmEnvironment:
         return made
 
 
-def _facts(opening: HandlerOpening, machine: Machine | None) -> HandlerFacts:
+def _facts(opening: HandlerOpening, machine: MachineParts | None) -> HandlerFacts:
     """What a pod's machine can do hangs on no program: how pods are stopped and removed does on the facts."""
     facts = HandlerFacts(
         name=opening.name,
@@ -160,7 +160,7 @@ def _facts(opening: HandlerOpening, machine: Machine | None) -> HandlerFacts:
     )
 
 
-def _environment(opening: HandlerOpening, machine: Machine | None, facts: HandlerFacts) -> VmEnvironment:
+def _environment(opening: HandlerOpening, machine: MachineParts | None, facts: HandlerFacts) -> VmEnvironment:
     paths = opening.paths
     return VmEnvironment(
         facts=facts,
@@ -184,7 +184,7 @@ def _environment(opening: HandlerOpening, machine: Machine | None, facts: Handle
     )
 
 
-def _shim_options(opening: HandlerOpening, machine: Machine) -> dict[str, OptionValue]:
+def _shim_options(opening: HandlerOpening, machine: MachineParts) -> dict[str, OptionValue]:
     """See crib.vm.shim.options.VmOptions; sizes of a pod are in its bundle."""
     settings = opening.options.vm
     return {

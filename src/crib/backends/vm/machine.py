@@ -41,7 +41,7 @@ class Guest:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineParts:
     """What every machine of a handler is made of."""
 
     qemu: str
@@ -58,7 +58,7 @@ class Machine:
         return f"QEMU {self.qemu_version} {kind}, {how}; Linux {self.guest.kernel}"
 
 
-async def find_machine(settings: VmSettings, paths: Paths, architecture: str) -> Machine:
+async def find_machine(settings: VmSettings, paths: Paths, architecture: str) -> MachineParts:
     """Broken, saying what to do, where something is missing; ToolMissing, OSError."""
     if architecture != ARCHITECTURE:
         raise Broken(f"machines of {architecture} are not built yet, only those of {ARCHITECTURE}")
@@ -70,7 +70,7 @@ async def find_machine(settings: VmSettings, paths: Paths, architecture: str) ->
     acceleration = await find_acceleration(settings.acceleration)
     if settings.acceleration == "kvm" and acceleration.name != "kvm":
         raise Broken(f'acceleration is "kvm", but {acceleration.why}')
-    return Machine(qemu, await _version(qemu), virtiofsd, await _version(virtiofsd), guest, acceleration)
+    return MachineParts(qemu, await _version(qemu), virtiofsd, await _version(virtiofsd), guest, acceleration)
 
 
 def read_guest(directory: str) -> Guest:

@@ -16,7 +16,7 @@ from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.handlers import check_kinds, closed_handlers
 from crib.backends.shim.handler_notes import noted_handlers, write_handler_note
 from crib.backends.vm.environment import VmEnvironment, closed_environment, open_environment
-from crib.backends.vm.machine import Machine, find_machine, read_guest
+from crib.backends.vm.machine import MachineParts, find_machine, read_guest
 from crib.backends.vm.sizes import MachineSize
 from crib.host.mounts import unmount_tree
 from crib.host.processes import ToolMissing
@@ -149,7 +149,7 @@ def closed(tmp_path: Path, settings: VmSettings) -> VmEnvironment:
     return closed_environment(opening(tmp_path, settings), "a test")
 
 
-async def machine_of(settings: VmSettings) -> Machine:
+async def machine_of(settings: VmSettings) -> MachineParts:
     return await find_machine(settings, Paths("/d", "/s"), "amd64")
 
 
