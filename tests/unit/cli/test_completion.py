@@ -66,7 +66,7 @@ async def offered(*words: str) -> list[str]:
         (["top", "-l", ""], ["tree", "pods", "containers"]),
         (["top", "--sort=mem"], ["--sort=memory"]),
         (["pods", "-o", "j"], ["json", "jsonpath="]),
-        (["inspect", "x", "-o", ""], ["yaml", "json", "jsonpath="]),
+        (["inspect", "x", "-o", ""], ["yaml", "json", "jsonpath=", "go-template="]),
         (["run", ""], [":files"]),
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["pods", ""], []),
