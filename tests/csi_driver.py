@@ -521,8 +521,8 @@ class TestDriver:
         used = sum(file.stat().st_size for file in files)
         return pb.NodeGetVolumeStatsResponse(
             usage=[
-                usage(unit="BYTES", total=volume["size"], used=used, available=volume["size"] - used),
-                usage(unit="INODES", total=100, used=3, available=97),
+                usage(unit=usage.BYTES, total=volume["size"], used=used, available=volume["size"] - used),
+                usage(unit=usage.INODES, total=100, used=3, available=97),
             ],
             volume_condition=pb.VolumeCondition(abnormal=False, message="well"),
         )
@@ -539,7 +539,7 @@ def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
-class _Calls(grpc.GenericRpcHandler):
+class _Calls(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
     def __init__(self, driver: TestDriver) -> None:
         self._driver = driver
 

@@ -28,6 +28,7 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.server import Server, answer_problem
+from crib.backends.cgroup_options import cgroup_layout
 from crib.backends.environment import SharedLayers
 from crib.backends.extensions import NO_EXTENSIONS, Extensions, load_extensions
 from crib.backends.handlers import LaterHandlers, closed_handlers, open_handlers
@@ -50,7 +51,7 @@ from crib.engine.core import Ports
 from crib.engine.node import Node
 from crib.engine.timeline import program_ended
 from crib.footprint import warm_and_small
-from crib.host import cgroups, libc, priority, processes, threads
+from crib.host import libc, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.orphans import adopt_orphans
@@ -76,6 +77,8 @@ _log = logging.getLogger(__name__)
 
 GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
+HOST_GRACE = 15.0
+"""Seconds that containers get when the host shuts down, before those of GRACE."""
 COMMAND_GRACE = 8.0
 """Seconds of it for commands of ExecSync: the rest is for ending them, and for telling their callers."""
 LAST_GRACE = 1.0
@@ -128,7 +131,7 @@ class Daemon:
         what = "importing the network"
         imported = HANDS.part(what, OURS.run(what, networks.import_network, settings.network))
         database = self._open_database(holding, for_wipe=for_wipe)
-        layout = cgroups.detect_layout()
+        layout = await cgroup_layout(settings, for_wipe=for_wipe)
         await self._ends.enter_async_context(pods_cgroup(settings, layout, made=not for_wipe))
         self._ends.enter_context(networks.owned_network(settings.network))
         facts = read_host_facts(layout)
@@ -218,11 +221,14 @@ class Daemon:
                 node.keeper.serve("watchdog", self._prove_life(self._manager.watchdog / PROOFS))
             _log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
+            self._manager.tell("STOPPING=1")
+            _log.info("stopping")
+            if await self._manager.shuts_down():
+                await self._kept.close()  # else it would start them again
+                await node.end_with_host(HOST_GRACE)
             self._stop_by = time.monotonic() + GRACE
             node.keeper.serve("end of commands", node.containers.exec_sync.end_after(COMMAND_GRACE))
             threads.end_within(THREAD_GRACE)
-            self._manager.tell("STOPPING=1")
-            _log.info("stopping")
 
     async def check(self, *, repair: bool, quick: bool) -> AsyncIterator[Finding]:
         """What a check finds of a node on which no daemon runs. Nothing is changed, unless by a repair; but

@@ -158,7 +158,7 @@ class Source:
         """All that blocks on the loop; what only functions in `cut` lead to is not looked at."""
         blocking = self._blocking_ground()
         ways: dict[str, tuple[str, ...]] = {}
-        waiting = collections.deque(
+        waiting: collections.deque[tuple[str, tuple[str, ...]]] = collections.deque(
             (name, (name,)) for name, one in self.functions.items() if one.is_async and name not in cut
         )
         while waiting:
@@ -221,11 +221,12 @@ class Source:
             elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                 kind.attributes[statement.target.id] = statement.annotation
         for method in kind.methods.values():
-            for statement in ast.walk(method.node):
-                self._note_attribute(kind, method, statement)
+            for node_inside in ast.walk(method.node):
+                self._note_attribute(kind, method, node_inside)
 
     @staticmethod
     def _note_attribute(kind: Class, method: Function, node: ast.AST) -> None:
+        targets: list[ast.expr]
         if isinstance(node, ast.AnnAssign):
             targets, value = [node.target], node.annotation
         elif isinstance(node, ast.Assign):

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,8 @@ BEGIN, END = "<!-- states: made from model/lifecycle.py -->\n\n", "\n<!-- end of
 def back_doors(tree: ast.Module) -> Iterator[str]:
     """Every place that gives a record a state which is no answer of the tables for that very record."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    for scope in functions or [tree]:
+    scopes: list[ast.AST] = [*functions] or [tree]
+    for scope in scopes:
         moved: dict[str, str] = {}
         for node in sorted(
             (node for node in ast.walk(scope) if isinstance(node, ast.Assign | ast.Call)),
@@ -98,9 +100,10 @@ def test_the_front_door_is_none(text: str) -> None:
     assert not list(back_doors(ast.parse(text)))
 
 
-def picture(noun: str, moves: Mapping[StrEnum, Mapping[StrEnum, StrEnum]]) -> str:
+def picture(noun: str, moves: Mapping[Any, Mapping[Any, StrEnum]]) -> str:
     """A row for each verb: where it leads from each state; a dash where it is refused."""
-    states = list(type(next(iter(moves["remove"]))))  # type: ignore[index] # a StrEnum is its value
+    kind: Any = type(next(iter(moves["remove"])))
+    states: list[StrEnum] = list(kind)  # a StrEnum is its value
     lines = [f"| {noun} | {' | '.join(states)} |", f"|---|{'---|' * len(states)}"]
     for verb, targets in moves.items():
         cells = ("stays" if targets.get(state) is state else str(targets.get(state, "–")) for state in states)

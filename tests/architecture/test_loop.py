@@ -68,6 +68,8 @@ _SPAWN = (
     "first, in a thread"
 )
 ON_THE_LOOP = {
+    "crib.vm.boot.boot": "a program of its own, with nothing else on its loop",
+    "crib.vm.boot._figures": _PROC,
     "crib.backends.images.image_worker.ImageWorker._spawn": "our own interpreter: it dies with its thread",
     "crib.backends.keeping.child.SupervisorChild._once": "our own interpreter, and the ends of its pipes",
     "crib.backends.keeping.child.SupervisorChild.want": _PIPE,

@@ -63,7 +63,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def test_the_paper_is_what_the_source_says() -> None:
-    command = [sys.executable, ROOT / "script/observability", "--check"]
+    command = [sys.executable, str(ROOT / "script/observability"), "--check"]
     environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

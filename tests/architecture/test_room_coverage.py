@@ -24,7 +24,7 @@ def test_a_room_below_the_limit_is_named() -> None:
 
 def test_an_exception_that_became_good_must_be_taken_off() -> None:
     module = judge_module()
-    module.EXCEPTIONS = {"host": 50.0}
+    vars(module)["EXCEPTIONS"] = {"host": 50.0}
     assert module.judge({"host": 95.0}) == ["host is covered 95.0 % now: take it off the list of exceptions"]
     assert module.judge({"host": 60.0}) == []
     assert module.judge({"host": 40.0}) == ["host is covered 40.0 %, it must be 50 %"]

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from crib.backends.network.interfaces import bring_loopback_up
 from crib.ends import ByteSource, Session
@@ -71,7 +72,7 @@ class HandlerLab:
             infra = await self.handler.pods.start(record, no_stage)
         return replace(record, state=SandboxState.READY, infra=infra)
 
-    def container(self, sandbox: SandboxRecord, *argv: str, **fields: bool) -> ContainerRecord:
+    def container(self, sandbox: SandboxRecord, *argv: str, **fields: Any) -> ContainerRecord:
         container = new_container_id()
         return ContainerRecord(
             id=container,
@@ -85,7 +86,7 @@ class HandlerLab:
             log_path=f"{self.logs}/{container}.log",
         )
 
-    async def created(self, sandbox: SandboxRecord, *argv: str, **fields: bool) -> ContainerRecord:
+    async def created(self, sandbox: SandboxRecord, *argv: str, **fields: Any) -> ContainerRecord:
         record = self.container(sandbox, *argv, **fields)
         async with bounded():
             request = CreateRequest(record, sandbox, ImageConfig(env=("PATH=/bin",)))
@@ -98,7 +99,7 @@ class HandlerLab:
             user=made.user,
         )
 
-    async def running(self, sandbox: SandboxRecord, *argv: str, **fields: bool) -> ContainerRecord:
+    async def running(self, sandbox: SandboxRecord, *argv: str, **fields: Any) -> ContainerRecord:
         record = await self.created(sandbox, *argv, **fields)
         async with bounded():
             await self.handler.containers.start(record)

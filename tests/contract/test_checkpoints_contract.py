@@ -17,12 +17,14 @@ from crib.model.image import ImageConfig
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, SandboxRecord
 from crib.ports.checkpoints import Checkpoints, CheckpointSource, Packing
 from crib.ports.containers import CreateRequest, RestoredProcesses
-from tests.contract.handler_lab import FOREVER, HandlerLab, bounded, no_stage
+from tests.contract.handler_lab import FOREVER, HandlerLab
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.host import FakeHost
+from tests.fakes.world import bounded
 from tests.system.labs.criu import CRIU, with_criu
 from tests.system.labs.oci_setup import oci_lab
+from tests.system.labs.pod_namespaces import no_stage
 
 OWN_PIDS = ContainerSecurity(namespaces=NamespaceOptions(pid=NamespaceMode.CONTAINER))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import pytest
 
@@ -29,6 +29,7 @@ from crib.stubs.nri.v1alpha1 import api_pb2 as pb
 from crib.ttrpc.errors import CallFailed
 from crib.wire.rpc_codes import Code
 from tests.fakes.plugins import FakePlugins
+from tests.fakes.stages import NoStages
 from tests.plugin_lab import LabHost, LabPlugin, no_stage, ready, shown_container, shown_pod
 
 MIB = 1 << 20
@@ -122,7 +123,7 @@ class RealOne:
 @pytest.fixture(params=["fake", "plugins", "awaited"])
 async def one(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OnePlugin]:
     if request.param == "fake":
-        yield FakeOne()
+        yield cast(OnePlugin, FakeOne())
         return
     settings = NriSettings(
         socket=str(tmp_path / "nri.sock"), plugin_dir="", request_timeout=20, synchronize_timeout=20
@@ -130,7 +131,7 @@ async def one(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[O
     plugins = NriPlugins(settings) if request.param == "plugins" else AwaitedPlugins(settings)
     await plugins.begin(LabHost())
     real = RealOne(plugins, settings.socket)
-    yield real
+    yield cast(OnePlugin, real)
     await plugins.close()
     if real.heard or plugins.statuses():
         await real.plugin.close()
@@ -199,11 +200,13 @@ async def test_what_it_refuses_names_it_and_the_moment(moment: str, one: OnePlug
 async def test_each_call_is_a_stage_of_the_pods_timeline(one: OnePlugin) -> None:
     stages: list[tuple[str, str]] = []
 
-    @contextmanager
-    def stage(name: str, subject: str) -> Iterator[None]:
-        yield
-        stages.append((name, subject))
+    class Noting(NoStages):
+        @contextmanager
+        def __call__(self, name: str, subject: str, /) -> Iterator[None]:
+            yield
+            stages.append((name, subject))
 
+    stage = Noting()
     await one.come()
     await one.plugins.pod(PodMoment.RUN, shown_pod(), stage)
     await one.plugins.create(*shown_container(), stage)

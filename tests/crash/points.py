@@ -326,7 +326,7 @@ def wrap_ports(steering: Steering) -> None:
         "images": images.Images,
         "records": records.Records,
     }
-    real = daemon.Ports
+    real = vars(daemon)["Ports"]
 
     def made(**hands: Any) -> Any:
         first = next(iter(hands["handlers"].values()))
@@ -347,7 +347,7 @@ def wrap_ports(steering: Steering) -> None:
         steering.loop = asyncio.get_running_loop()
         return real(**hands)
 
-    daemon.Ports = made  # type: ignore[assignment,misc]
+    vars(daemon)["Ports"] = made
 
 
 def wrap_sqlite(steering: Steering) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from crib import daemon
+from crib.backends.host_facts import read_host_facts
 from crib.host.cgroups import CgroupLayout
 from crib.model.container import ContainerRecord
 from crib.model.facts import HostFacts
@@ -28,15 +29,12 @@ from crib.observe import logs
 from crib.observe.lag import LoopWatch
 from crib.reloading import Reloading
 
-_read_host_facts = daemon.read_host_facts
-
 
 def _after_boot(boot_id: str) -> None:
     def read(layout: CgroupLayout) -> HostFacts:
-        return replace(_read_host_facts(layout), boot_id=boot_id)
+        return replace(read_host_facts(layout), boot_id=boot_id)
 
-    daemon.read_host_facts = read
-    daemon.read_boot_id = lambda: boot_id
+    vars(daemon).update(read_host_facts=read, read_boot_id=lambda: boot_id)
 
 
 async def _job(config: str) -> dict[str, Any]:

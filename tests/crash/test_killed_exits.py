@@ -40,7 +40,7 @@ class Stops:
         """Listen within the block; what happened before is not told."""
         stream = cri.runtime.GetContainerEvents(pb.GetEventsRequest())
         await stream.initial_metadata()
-        listening = asyncio.ensure_future(self._listen(stream))
+        listening = asyncio.ensure_future(self._listen(aiter(stream)))
         try:
             yield self
         finally:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,7 @@ async def one_round(cri: Cri, pod: Pod, number: int) -> None:
             await cri.exited(made.id)
 
 
-async def under_way(made: Box, kind: str, stack: AsyncExitStack) -> asyncio.Future[object]:
+async def under_way(made: Box, kind: str, stack: AsyncExitStack) -> asyncio.Future[Any]:
     """What ends with the stream."""
     connection, transport = made.cri.connection, TRANSPORTS[made.number % 2]
     if kind == "exec sync":

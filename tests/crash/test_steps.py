@@ -8,7 +8,6 @@ each verb's, the nightly one all.
 from __future__ import annotations
 
 import errno
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.nursery import Born
 from tests.crash.steered import (
     Fault,
     ImageKubelet,
@@ -166,7 +166,7 @@ class SteeredLab(LabCribd, WithHostPoints):
 
     lab: CniLab
 
-    def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, **environment: str) -> Born:
         return self.host.inside(lambda: Steered._spawn(self, **environment))
 
     def leftovers(self) -> Leftovers:

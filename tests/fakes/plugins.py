@@ -36,6 +36,8 @@ class FakePlugins:
     """See ports.NodePlugins. `refuse` and `before` may be set by the moment's name."""
 
     present: bool = False
+    deaf_to: set[str] = field(default_factory=set)
+    """Calls that nobody wants."""
     told: list[Told] = field(default_factory=list)
     pods: list[ShownPod] = field(default_factory=list)
     containers: list[ShownContainer] = field(default_factory=list)
@@ -51,6 +53,9 @@ class FakePlugins:
     figures: PluginFigures = field(default_factory=PluginFigures)
     """Nothing here is counted by itself."""
     known: Sequence[PluginStatus] = ()
+
+    def hears(self, call: str) -> bool:
+        return call not in self.deaf_to
 
     def statuses(self) -> Sequence[PluginStatus]:
         return self.known

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -131,15 +131,15 @@ class OddRequests:
 
     def request(self, method: str, world: World, oddities: int | None = None) -> Message:
         """A request that could succeed, with `oddities` fields that are not as they should be."""
-        kind: type[Message] = METHODS[method].input_type._concrete_class
-        message = self.fair(kind, world)
+        kind: type[Message] = cast(Any, METHODS[method].input_type)._concrete_class
+        message: Message = self.fair(kind, world)
         count = self._draw.choice((0, 1, 1, 1, 2, 3, 6)) if oddities is None else oddities
         for _ in range(count):
             self.spoil(message)
         tame(message, self._haven)
         return message
 
-    def fair(self, kind: type[Message], world: World) -> Message:
+    def fair(self, kind: type[Message], world: World) -> Any:
         """As a client would send it."""
         message: Any = kind()
         for name in message.DESCRIPTOR.fields_by_name:
@@ -226,7 +226,7 @@ class OddRequests:
         descriptor = message.DESCRIPTOR
         if not descriptor.fields:
             return
-        chosen = self._draw.choice(descriptor.fields)
+        chosen: Any = self._draw.choice(descriptor.fields)
         holder: Any = message
         if (
             chosen.type == FieldDescriptor.TYPE_MESSAGE
@@ -240,7 +240,7 @@ class OddRequests:
             return
         self._set(holder, chosen)
 
-    def _set(self, holder: Any, chosen: FieldDescriptor) -> None:
+    def _set(self, holder: Any, chosen: Any) -> None:
         if not is_repeated(chosen):
             if chosen.type == FieldDescriptor.TYPE_MESSAGE:
                 self._fill(getattr(holder, chosen.name), 3)
@@ -263,7 +263,7 @@ class OddRequests:
             size = len(value.encode()) if isinstance(value, str) else 10
             values.extend([value] * max(1, min(count, BIG // (size + 8))))
 
-    def _set_map(self, values: Any, chosen: FieldDescriptor, count: int) -> None:
+    def _set_map(self, values: Any, chosen: Any, count: int) -> None:
         known = _KEYS.get(chosen.name) if self._draw.random() < 0.7 else None
         key = self._draw.choice(known or _TEXTS)
         value = self._value(chosen.message_type.fields_by_name["value"])
@@ -276,7 +276,8 @@ class OddRequests:
         """Most of its fields, fair or odd."""
         holder: Any = message
         holder.SetInParent()
-        for each in message.DESCRIPTOR.fields:
+        fields: Any = message.DESCRIPTOR.fields
+        for each in fields:
             if self._draw.random() < 0.3 or (each.type == FieldDescriptor.TYPE_MESSAGE and not depth):
                 continue
             if each.type == FieldDescriptor.TYPE_MESSAGE and not is_repeated(each):
@@ -288,7 +289,7 @@ class OddRequests:
             elif not is_map(each):
                 self._fill(getattr(holder, each.name).add(), depth - 1)
 
-    def _value(self, wanted: FieldDescriptor) -> Any:
+    def _value(self, wanted: Any) -> Any:
         if wanted.type == FieldDescriptor.TYPE_BOOL:
             return self._draw.random() < 0.6
         if wanted.type == FieldDescriptor.TYPE_ENUM:
@@ -374,7 +375,7 @@ class OddRequests:
         }
 
 
-def _bounds(wanted: FieldDescriptor) -> tuple[int, int]:
+def _bounds(wanted: Any) -> tuple[int, int]:
     kinds = FieldDescriptor
     if wanted.type in (kinds.TYPE_UINT32, kinds.TYPE_FIXED32):
         return 0, (1 << 32) - 1

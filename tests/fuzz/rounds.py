@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -147,9 +147,10 @@ class Rounds:
     async def _begin(self, cri: Cri, world: World, number: int) -> None:
         draw = OddRequests(random.Random(f"{self._seed}/{number}"), self._haven)
         for _ in range(2):
-            reply = await cri.call(cri.runtime.RunPodSandbox, draw.request("RunPodSandbox", world, 0))
+            asked: Any = draw.request("RunPodSandbox", world, 0)
+            reply = await cri.call(cri.runtime.RunPodSandbox, asked)
             world.pods.append(reply.pod_sandbox_id)
-            request = draw.request("CreateContainer", world, 0)
+            request: Any = draw.request("CreateContainer", world, 0)
             made = await cri.call(cri.runtime.CreateContainer, request)
             world.containers.append(made.container_id)
 
@@ -205,7 +206,7 @@ class Rounds:
             data = bytearray(again.SerializeToString())
         service = METHODS[method].containing_service.full_name
         async with grpc.aio.insecure_channel(f"unix://{self._cribd.socket}") as channel:
-            call = channel.unary_stream(f"/{service}/{method}")(bytes(data), timeout=MOMENT)
+            call = cast(Any, channel).unary_stream(f"/{service}/{method}")(bytes(data), timeout=MOMENT)
             code, text = grpc.StatusCode.OK, ""
             try:
                 async for _ in call:

@@ -51,6 +51,7 @@ from crib.wire import (
 )
 from crib.wire.erofs_inode import ErofsError
 from crib.wire.erofs_reader import ErofsImage
+from crib.wire.go_template.values import Value
 from crib.wire.toml_table import MalformedToml
 from tests.fuzz import fuzz_erofs, fuzz_http2, fuzz_nri, fuzz_spdy, fuzz_ttrpc
 
@@ -260,7 +261,7 @@ def _template(data: bytes) -> None:
         )
         assert len(text) <= go_template.OUTPUT_CHARACTERS
     with suppress(go_template.MalformedTemplate, UnicodeDecodeError):
-        value = [{"a": {"b": "text", "n": 1}, "l": ["x", None, True, 0.5]}, "y"]
+        value: Value = [{"a": {"b": "text", "n": 1}, "l": ["x", None, True, 0.5]}, "y"]
         assert len(go_template.Template(data.decode()).written(value)) <= go_template.OUTPUT_CHARACTERS
 
 

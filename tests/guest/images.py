@@ -69,8 +69,10 @@ _BASE = (
 _CRIB = (
     "crun", "runc", "conmon", "catatonit", "libnftables1", "nftables", "busybox-static", "iproute2",
     "iptables", "containernetworking-plugins", "docker-registry", "erofs-utils", "e2fsprogs", "xfsprogs",
-    "procps", "attr", "git", "tmux", "strace", "apparmor", "containerd",
+    "procps", "attr", "git", "tmux", "strace", "apparmor", "containerd", "sqlite3",
 )  # fmt: skip
+PACKAGES = (*_BASE, *_CRIB)
+"""Of every guest."""
 _TRIXIE = ("criu",)
 """Debian 12's cannot do what checkpoints need."""
 _SELINUX = ("selinux-policy-default", "policycoreutils", "selinux-utils", "attr", "auditd")
@@ -188,13 +190,13 @@ def image(name: str) -> Image:
 def stamp(made_from: Recipe) -> str:
     """A digest of the recipe, the lock file, and what pyproject.toml says of the package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    parts = (
+    parts: tuple[str, ...] = (
         f"{MAKING} {DISK_GIB} {made_from} {_BASE} {_CRIB} {_MASKED} {_DISABLED} {_FILES} {_INITRAMFS}",
         (ROOT / "requirements-dev.lock").read_text(),
         json.dumps([project["project"], project["build-system"]], sort_keys=True),
     )
     if made_from.selinux:
-        parts = (*parts, _KEEPER)
+        parts += (_KEEPER,)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
@@ -267,7 +269,7 @@ def _bootstrap(made_from: Recipe, root: Path) -> None:
         "--mode=root",
         "--quiet",
         "--variant=minbase",
-        f"--include={','.join(dict.fromkeys((*_BASE, *_CRIB, *made_from.packages)))}",
+        f"--include={','.join(dict.fromkeys((*PACKAGES, *made_from.packages)))}",
         *(f"--aptopt={line}" for line in _apt_options()),
         '--aptopt=Acquire::Languages "none"',
         "--dpkgopt=path-exclude=/usr/share/man/*",

@@ -5,6 +5,8 @@ No guest is booted: one that plays it stands at the lab's door.
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 import shutil
 import subprocess
@@ -126,8 +128,8 @@ def test_a_machine_on_which_no_image_can_be_made_says_so_in_a_line_and_fails_not
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CRIB_GUESTS", str(tmp_path / "guests"))
-    monkeypatch.setattr(images.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(images.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert command.main(["--suite", "smoke", "--within", "600", "trixie"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("a guest's image is made in a chroot of x86-64, and this machine is aarch64")

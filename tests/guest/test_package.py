@@ -170,6 +170,7 @@ def test_a_node_lives_with_the_package(release: str, deb: Path, tmp_path: Path) 
         # an orderly reboot: a kept pod comes back
         guest.reboot()
         node.is_up()
+        assert "the host shuts down: 2 containers" in node.sh("journalctl --unit cribd --output cat")
         assert "web" in node.page()
         node.comes_true("crib kept | grep -q Running")
         node.serves()

@@ -105,7 +105,7 @@ def _is_harmless(text: str) -> bool:
         network: Any = ipaddress.ip_network(text.strip(), strict=False)
     except ValueError:
         return True
-    return network.version == 4 and network.subnet_of(ipaddress.ip_network(HAVEN.subnet))
+    return bool(network.version == 4 and network.subnet_of(ipaddress.ip_network(HAVEN.subnet)))
 
 
 @pytest.mark.parametrize("mode", ["network", "ipc"])

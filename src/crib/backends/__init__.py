@@ -19,7 +19,8 @@ For all of them: `failures` turns what goes wrong into errors of the model, in t
 asks many questions in one step, `known_processes` says whether a process that a record names still lives,
 `programs` whether one can be run, `runtime_probe` what a runtime can do, and `runtime_words` what it means.
 `new_files` writes what somebody names a path for, `confined_programs` runs those of ours that read what
-others made.
-`environment` is what all parts of a handler are given, `locks` keeps a second cribd away, and `host_facts`
-finds out what the host can do. `extensions` loads what other projects add.
+others made, and `tar_nodes` makes links and FIFOs of their archives.
+`environment` is what all parts of a handler are given, `locks` keeps a second cribd away, `host_facts` finds
+out what the host can do, and `cgroup_options` has its cgroup tree mounted as the settings say. `extensions`
+loads what other projects add.
 """

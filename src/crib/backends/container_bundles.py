@@ -170,7 +170,7 @@ class ContainerBundles:
         idmap = pod_id_map(self._paths, request.sandbox)
         level = self._labels.level(request.sandbox.id)
         files = file_label(config, request.sandbox.config, self._env.host, level)
-        self._labels.check(files)  # the mount would only say EINVAL
+        self._labels.check_known(files)  # the mount would only say EINVAL
         root = mount_root(self._paths, record.id, layers, idmap, files)
         check_mount_points(root)
         self._volumes.mount_images(record.id, stacks, idmap, files)
@@ -201,7 +201,7 @@ class ContainerBundles:
         record, config = request.record, request.record.config
         laid = self._edited(laid, edits)
         root, idmap, inputs, spec = laid.root, laid.idmap, laid.inputs, laid.spec
-        self._labels.check(spec.process.selinux_label)
+        self._labels.check_known(spec.process.selinux_label)
         document = container_document(inputs, spec)
         placed = Placed(
             mounts=made_mounts(inputs, spec),

@@ -12,9 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -23,8 +21,9 @@ from crib.bench import figures
 from crib.bench.callers import Order, Outcome
 from crib.bench.figures import Samples
 from crib.bench.options import CrowdPart
+from crib.bench.place import BenchPlace
 from crib.bench.target import BenchTarget
-from crib.bench.turns import first_error, load_warnings, reach, report, rotated, say
+from crib.bench.turns import carried_out, load_warnings, report, rotated, say
 from crib.client import ClientError
 from crib.stubs.runtime.v1.api_pb2 import VersionRequest
 
@@ -41,7 +40,7 @@ INTERVAL = 0.05
 IDLE_SECONDS = 2.0
 """Seconds for which Version is called without a crowd."""
 CLEAN_LIMIT = 300.0
-"""Seconds that cleaning up may take, of a process and of the bench."""
+"""Seconds that the end of a process may take."""
 
 
 class CrowdBench:
@@ -50,12 +49,9 @@ class CrowdBench:
     def __init__(self, options: CrowdOptions, default_endpoint: str) -> None:
         self._options = options
         self._default_endpoint = default_endpoint
-        self._directory = tempfile.mkdtemp(prefix="crib-bench-")
-        # a runtime's unprivileged parts read files below
-        os.chmod(self._directory, 0o755)  # noqa: S103  # holds nothing secret
+        self._place = BenchPlace()
         self.samples = Samples()
         self.warnings: list[str] = []
-        self.targets: list[BenchTarget] = []
 
     async def run(self) -> None:
         """Everything; ClientError when a runtime fails."""
@@ -63,23 +59,21 @@ class CrowdBench:
         try:
             await self._prepare()
             self.warnings += load_warnings("before")
-            for target in self.targets:
+            for target in self._place:
                 async with self._versions(target, "nobody else"):
                     await asyncio.sleep(IDLE_SECONDS)
             for part in options.only or list(CrowdPart):
                 for callers in options.callers or CALLERS:
                     for number in range(options.rounds):
-                        for target in rotated(self.targets, number):
+                        for target in rotated(self._place.targets, number):
                             await self._round(target, part, callers)
         finally:
-            await asyncio.shield(self._clean())
+            await asyncio.shield(self._place.clean())
 
     async def _prepare(self) -> None:
         for text in self._options.endpoints or [f"crib={self._default_endpoint}"]:
-            found = await reach(text, self._options.pids)
-            target = BenchTarget(found.name, found.connection, self._directory, self._options.image)
+            target = await self._place.reach(text, self._options.image, self._options.pids)
             target.handler = self._options.handler
-            self.targets.append(target)
             await target.prepare()
 
     async def _round(self, target: BenchTarget, part: CrowdPart, callers: int) -> None:
@@ -109,7 +103,7 @@ class CrowdBench:
         return [
             Order(
                 endpoint=target.connection.endpoint,
-                directory=self._directory,
+                directory=self._place.directory,
                 image=target.image,
                 handler=target.handler,
                 callers=callers // count + (number < callers % count),
@@ -142,16 +136,10 @@ class CrowdBench:
             ticking.cancel()
             await asyncio.gather(*calls)
 
-    async def _clean(self) -> None:
-        failures: list[str] = []
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLEAN_LIMIT):
-                for target in self.targets:
-                    failures += await target.clean()
-                    await target.connection.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
-        for failure in failures:
-            say(f"crib: {failure}")
+    @property
+    def names(self) -> list[str]:
+        """The columns of the table."""
+        return self._place.names
 
 
 class CallerProcess:
@@ -226,11 +214,5 @@ def go_before_all() -> None:
 async def run(options: CrowdOptions, default_endpoint: str) -> None:
     """`crib bench crowd`: measure, write the table to standard output and JSON where it is asked for."""
     bench = CrowdBench(options, default_endpoint)
-    began = time.monotonic()
-    try:
-        await bench.run()
-    except ExceptionGroup as group:
-        raise first_error(group) from group
-    say(f"took {time.monotonic() - began:.0f} s")
-    names = [target.name for target in bench.targets]
-    report(figures.Report(bench.samples, names, options, bench.warnings))
+    await carried_out(bench.run())
+    report(figures.Report(bench.samples, bench.names, options, bench.warnings))

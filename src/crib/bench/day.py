@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
-import tempfile
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,8 +19,9 @@ from typing import TYPE_CHECKING
 from crib.bench import figures
 from crib.bench.figures import Samples
 from crib.bench.lives import cpu_seconds
+from crib.bench.place import BenchPlace
 from crib.bench.target import BenchTarget
-from crib.bench.turns import first_error, load_warnings, reach, report, rotated, say
+from crib.bench.turns import carried_out, load_warnings, report, rotated, say
 from crib.client import ClientError
 from crib.stubs.runtime.v1.api_pb2 import (
     ContainerStatusRequest,
@@ -178,32 +177,30 @@ class DayBench:
     def __init__(self, options: DayOptions, default_endpoint: str) -> None:
         self._options = options
         self._default_endpoint = default_endpoint
-        self._directory = tempfile.mkdtemp(prefix="crib-bench-")
-        # a runtime's unprivileged parts read files below
-        os.chmod(self._directory, 0o755)  # noqa: S103  # holds nothing secret
+        self._place = BenchPlace()
         self.samples = Samples()
         self.warnings: list[str] = []
-        self.targets: list[BenchTarget] = []
 
     async def run(self) -> None:
         """Everything; ClientError when a runtime fails."""
         options = self._options
         try:
             for text in options.endpoints or [f"crib={self._default_endpoint}"]:
-                found = await reach(text, options.pids)
-                target = BenchTarget(
-                    found.name, found.connection, self._directory, options.image, pid=found.pid
-                )
+                target = await self._place.reach(text, options.image, options.pids)
                 target.handler = options.handler
-                self.targets.append(target)
                 await target.prepare()
             self.warnings += load_warnings("before")
             for number in range(options.rounds):
-                for target in rotated(self.targets, number):
+                for target in rotated(self._place.targets, number):
                     await self._round(target)
             self.warnings += self.samples.noisy()
         finally:
-            await asyncio.shield(self._clean())
+            await asyncio.shield(self._place.clean())
+
+    @property
+    def names(self) -> list[str]:
+        """The columns of the table."""
+        return self._place.names
 
     async def _round(self, target: BenchTarget) -> None:
         say(f"{target.name}: {self._options.pods} pods for {self._options.seconds:g} s")
@@ -213,28 +210,9 @@ class DayBench:
         for pod in tuple(target.alive):
             await target.remove_pod(pod)
 
-    async def _clean(self) -> None:
-        failures: list[str] = []
-        try:
-            async with asyncio.timeout(CLEAN_LIMIT):
-                for target in self.targets:
-                    failures += await target.clean()
-                    await target.connection.close()
-        except TimeoutError:
-            failures.append(f"cleaning up took more than {CLEAN_LIMIT:g} s")
-        shutil.rmtree(self._directory, ignore_errors=True)
-        for failure in failures:
-            say(f"crib: {failure}")
-
 
 async def run(options: DayOptions, default_endpoint: str) -> None:
     """`crib bench day`: measure, write the table to standard output and JSON where it is asked for."""
     bench = DayBench(options, default_endpoint)
-    began = time.monotonic()
-    try:
-        await bench.run()
-    except ExceptionGroup as group:
-        raise first_error(group) from group
-    say(f"took {time.monotonic() - began:.0f} s")
-    names = [target.name for target in bench.targets]
-    report(figures.Report(bench.samples, names, options, bench.warnings))
+    await carried_out(bench.run())
+    report(figures.Report(bench.samples, bench.names, options, bench.warnings))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from crib.bench import figures, memory
 from crib.bench.figures import Samples
 from crib.bench.lives import cpu_seconds
-from crib.bench.turns import first_error, load_warnings, reach, report, rotated, say
+from crib.bench.turns import carried_out, load_warnings, reach, report, rotated, say
 from crib.client import ClientError, Connection, images, lookup
 from crib.stubs.runtime.v1.api_pb2 import ListImagesRequest, VersionRequest
 
@@ -241,11 +241,6 @@ def short_names(names: list[str]) -> dict[str, str]:
 async def run(options: PullBenchOptions, default_endpoint: str) -> None:
     """`crib bench pull`: measure, write the table to standard output and JSON where it is asked for."""
     bench = PullBench(options, default_endpoint)
-    began = time.monotonic()
-    try:
-        await bench.run()
-    except ExceptionGroup as group:
-        raise first_error(group) from group
-    say(f"took {time.monotonic() - began:.0f} s")
+    await carried_out(bench.run())
     names = [puller.name for puller in bench.pullers]
     report(figures.Report(bench.samples, names, options, bench.warnings))

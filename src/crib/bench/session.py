@@ -6,10 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import shutil
-import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -19,8 +15,9 @@ from crib.bench.floors import NAME as FLOOR
 from crib.bench.floors import CniFloor, FloorError, Floors
 from crib.bench.lives import cpu_seconds
 from crib.bench.options import BenchPart
+from crib.bench.place import BenchPlace
 from crib.bench.target import BenchTarget, parse_named
-from crib.bench.turns import first_error, load_warnings, reach, report, rotated, say
+from crib.bench.turns import carried_out, load_warnings, report, rotated, say
 from crib.client import ClientError, pods
 from crib.stubs.runtime.v1.api_pb2 import RemovePodSandboxRequest, StopPodSandboxRequest
 
@@ -34,8 +31,6 @@ WARM_UP = 2
 LIVES = {1: 10, 10: 30}
 """Pods of one round by concurrency."""
 CNI_BIN = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
-CLEAN_LIMIT = 300.0
-"""Seconds that cleaning up may take."""
 
 
 class Bench:
@@ -43,15 +38,12 @@ class Bench:
 
     def __init__(self, options: BenchOptions, default_endpoint: str) -> None:
         self._options = options
-        self._directory = tempfile.mkdtemp(prefix="crib-bench-")
-        # a runtime's unprivileged parts read the archive and make logs below
-        os.chmod(self._directory, 0o755)  # noqa: S103  # holds nothing secret
+        self._place = BenchPlace()
         self.samples = Samples()
         self.warnings: list[str] = []
-        self.targets: list[BenchTarget] = []
         self._floors: list[Floors | CniFloor] = []
         if options.floors:
-            self._floors.append(Floors(self._directory))
+            self._floors.append(Floors(self._place.directory))
         if options.cni:
             self._floors.append(CniFloor(options.cni, tuple(options.cni_bin or CNI_BIN)))
         self._default_endpoint = default_endpoint
@@ -68,7 +60,7 @@ class Bench:
                 await self._lifecycle()
             if BenchPart.SANDBOXES in parts:
                 await self._sandboxes()
-            for target in self.targets if self._options.pods else []:
+            for target in self._place if self._options.pods else []:
                 say(f"{target.name}: {self._options.pods} pods at once")
                 await memory.measure(target, self._options.pods, self.samples)
             self.warnings += self.samples.noisy()
@@ -80,13 +72,10 @@ class Bench:
             dict([parse_named(self._options.handler, "handler")]) if "=" in self._options.handler else {}
         )
         for text in self._options.endpoints or [f"crib={self._default_endpoint}"]:
-            found = await reach(text, self._options.pids)
-            target = BenchTarget(found.name, found.connection, self._directory, self._options.image)
-            target.handler = handlers.get(found.name, "") if handlers else self._options.handler
+            target = await self._place.reach(text, self._options.image, self._options.pids)
+            target.handler = handlers.get(target.name, "") if handlers else self._options.handler
             target.seccomp = self._options.seccomp
             target.cgroup_parent = self._options.cgroup_parent
-            target.pid = found.pid
-            self.targets.append(target)
             await target.prepare()
         for floor in self._floors:
             floor.prepare()
@@ -94,7 +83,7 @@ class Bench:
     async def _ops(self) -> None:
         for number in range(-WARM_UP, self._options.number):
             say(f"\rpod {max(0, number + 1)} of {self._options.number} ", end="")
-            for target in rotated(self.targets, number):
+            for target in rotated(self._place.targets, number):
                 times = await lives.Life(target).live()
                 if number >= 0:
                     self.samples.add_all("ms", target.name, times)
@@ -108,7 +97,7 @@ class Bench:
         rounds = self._options.rounds
         for at_once, count in LIVES.items():
             for number in range(rounds):
-                for target in rotated(self.targets, number):
+                for target in rotated(self._place.targets, number):
                     say(f"{target.name}: {count} lives, {at_once} at a time, round {number + 1} of {rounds}")
                     rate, cpu = await lives.many_lives(target, count, at_once)
                     self.samples.add(f"lifecycle, concurrency {at_once}", "pods/s", target.name, rate)
@@ -118,39 +107,27 @@ class Bench:
         rounds = self._options.rounds
         for at_once, count in LIVES.items():
             for number in range(rounds):
-                for target in rotated(self.targets, number):
+                for target in rotated(self._place.targets, number):
                     say(f"{target.name}: {count} sandboxes, {at_once} at a time, round {number + 1}")
                     await BenchSandboxes(target, at_once, self.samples).live(count)
 
     async def _clean(self) -> None:
-        failures: list[str] = []
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLEAN_LIMIT):
-                for target in self.targets:
-                    failures += await target.clean()
-                    await target.connection.close()
         for floor in self._floors:
             await asyncio.to_thread(floor.clean)
-        shutil.rmtree(self._directory, ignore_errors=True)
-        for failure in failures:
-            say(f"crib: {failure}")
+        await self._place.clean()
 
     def names(self) -> list[str]:
         """The columns of the table."""
-        return [target.name for target in self.targets] + ([FLOOR] if self._floors else [])
+        return self._place.names + ([FLOOR] if self._floors else [])
 
 
 async def run(options: BenchOptions, default_endpoint: str) -> None:
     """`crib bench`: measure, write the table to standard output and JSON where it is asked for."""
     bench = Bench(options, default_endpoint)
-    began = time.monotonic()
     try:
-        await bench.run()
+        await carried_out(bench.run())
     except FloorError as error:
         raise ClientError(str(error)) from error
-    except ExceptionGroup as group:
-        raise first_error(group) from group
-    say(f"took {time.monotonic() - began:.0f} s")
     report(figures.Report(bench.samples, bench.names(), options, bench.warnings))
 
 

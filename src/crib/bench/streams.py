@@ -13,18 +13,15 @@ a crowd      so many commands at once, from the first call to the last exit code
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import tempfile
-import time
+import contextlib
 from typing import TYPE_CHECKING
 
 from crib.bench import figures
 from crib.bench.figures import Samples
 from crib.bench.options import StreamPart
+from crib.bench.place import BenchPlace
 from crib.bench.stream_pod import BLOCK, StreamPod
-from crib.bench.target import BenchTarget
-from crib.bench.turns import first_error, load_warnings, reach, report, rotated, say
+from crib.bench.turns import carried_out, load_warnings, report, rotated, say
 from crib.client import ClientError
 
 if TYPE_CHECKING:
@@ -34,8 +31,8 @@ if TYPE_CHECKING:
 
 WARM_UP = 2
 """Round trips of each kind that are not counted."""
-CLEAN_LIMIT = 120.0
-"""Seconds that cleaning up may take."""
+STOP_LIMIT = 120.0
+"""Seconds that stopping all pods may take."""
 
 
 class StreamBench:
@@ -44,12 +41,9 @@ class StreamBench:
     def __init__(self, options: StreamsOptions, default_endpoint: str) -> None:
         self._options = options
         self._default_endpoint = default_endpoint
-        self._directory = tempfile.mkdtemp(prefix="crib-bench-")
-        # a runtime's unprivileged parts read files below
-        os.chmod(self._directory, 0o755)  # noqa: S103  # holds nothing secret
+        self._place = BenchPlace()
         self.samples = Samples()
         self.warnings: list[str] = []
-        self.targets: list[BenchTarget] = []
         self._pods: list[StreamPod] = []
 
     async def run(self) -> None:
@@ -72,9 +66,7 @@ class StreamBench:
         options = self._options
         blocks = max(1, options.size * 1_000_000 // BLOCK)
         for text in options.endpoints or [f"crib={self._default_endpoint}"]:
-            found = await reach(text, options.pids)
-            target = BenchTarget(found.name, found.connection, self._directory, options.image, pid=found.pid)
-            self.targets.append(target)
+            target = await self._place.reach(text, options.image, options.pids)
             await target.prepare()
             pod = StreamPod(target, blocks, self.samples)
             self._pods.append(pod)
@@ -94,29 +86,20 @@ class StreamBench:
         say("")
 
     async def _clean(self) -> None:
-        failures: list[str] = []
-        try:
-            async with asyncio.timeout(CLEAN_LIMIT):
+        with contextlib.suppress(TimeoutError):  # removing the pods will say what is wrong
+            async with asyncio.timeout(STOP_LIMIT):
                 for pod in self._pods:
                     await pod.stop()
-                for target in self.targets:
-                    failures += await target.clean()
-                    await target.connection.close()
-        except TimeoutError:
-            failures.append(f"cleaning up took more than {CLEAN_LIMIT:g} s")
-        shutil.rmtree(self._directory, ignore_errors=True)
-        for failure in failures:
-            say(f"crib: {failure}")
+        await self._place.clean()
+
+    @property
+    def names(self) -> list[str]:
+        """The columns of the table."""
+        return self._place.names
 
 
 async def run(options: StreamsOptions, default_endpoint: str) -> None:
     """`crib bench streams`: measure, write the table to standard output and JSON where it is asked for."""
     bench = StreamBench(options, default_endpoint)
-    began = time.monotonic()
-    try:
-        await bench.run()
-    except ExceptionGroup as group:
-        raise first_error(group) from group
-    say(f"took {time.monotonic() - began:.0f} s")
-    names = [target.name for target in bench.targets]
-    report(figures.Report(bench.samples, names, options, bench.warnings))
+    await carried_out(bench.run())
+    report(figures.Report(bench.samples, bench.names, options, bench.warnings))

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,7 +17,7 @@ from crib.client import ClientError, Connection
 from crib.stubs.runtime.v1.api_pb2 import VersionRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from crib.bench.figures import Report
 
@@ -65,6 +66,16 @@ def first_error(group: ExceptionGroup[Exception]) -> Exception:
     """The first plain error of a group."""
     error: Exception = group.exceptions[0]
     return first_error(error) if isinstance(error, ExceptionGroup) else error
+
+
+async def carried_out(work: Awaitable[None]) -> None:
+    """Returns when the bench is done, and says how long that took. Of several errors the first is raised."""
+    began = time.monotonic()
+    try:
+        await work
+    except ExceptionGroup as group:
+        raise first_error(group) from group
+    say(f"took {time.monotonic() - began:.0f} s")
 
 
 def report(outcome: Report) -> None:

@@ -47,6 +47,8 @@ class CgroupLayout:
     unified_controllers: frozenset[str]
     delegates: bool = False
     """Whether the v2 tree keeps a cgroup namespace from the limits of its root (mount option nsdelegate)."""
+    favours_changes: bool = False
+    """Whether cgroups of the v2 tree change fast, and forks are slower (mount option favordynmods)."""
 
     @property
     def trees(self) -> tuple[str, ...]:
@@ -61,11 +63,12 @@ def detect_layout(mountinfo: str = "/proc/self/mountinfo") -> CgroupLayout:
     """Read the layout from the mount table; FileNotFoundError when no cgroup file system is mounted."""
     controllers: dict[str, str] = {}
     unified: str | None = None
-    delegates = False
+    delegates = favours_changes = False
     for entry in read_mounts(mountinfo):
         if entry.fstype == "cgroup2" and unified is None:
             unified = entry.path
             delegates = "nsdelegate" in entry.super_options
+            favours_changes = "favordynmods" in entry.super_options
         elif entry.fstype == "cgroup":
             for controller in _controllers_of(entry):
                 controllers.setdefault(controller, entry.path)
@@ -79,7 +82,7 @@ def detect_layout(mountinfo: str = "/proc/self/mountinfo") -> CgroupLayout:
         mode: Literal["v1", "hybrid", "v2"] = "v1" if unified is None else "v2"
     else:
         mode = "v1" if unified is None else "hybrid"
-    return CgroupLayout(mode, controllers, unified, available, delegates)
+    return CgroupLayout(mode, controllers, unified, available, delegates, favours_changes)
 
 
 def _controllers_of(entry: MountEntry) -> Iterator[str]:

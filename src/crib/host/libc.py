@@ -39,6 +39,8 @@ FSMOUNT_CLOEXEC = 1
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
+FSCONFIG_CMD_RECONFIGURE = 7
+FSPICK_CLOEXEC = 1
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
@@ -71,6 +73,7 @@ _SYS_MOVE_MOUNT = 429
 _SYS_FSOPEN = 430
 _SYS_FSCONFIG = 431
 _SYS_FSMOUNT = 432
+_SYS_FSPICK = 433
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
 
@@ -106,6 +109,7 @@ _move_mount = _function("syscall", _long, _int, _str, _int, _str, _uint)
 _fsopen = _function("syscall", _long, _str, _uint)
 _fsconfig = _function("syscall", _long, _int, _uint, _str, _str, _int)
 _fsmount = _function("syscall", _long, _int, _uint, _uint)
+_fspick = _function("syscall", _long, _int, _str, _uint)
 _mount_setattr = _function("syscall", _long, _int, _str, _uint, _ptr, ctypes.c_size_t)
 _setresuid = _function("syscall", _long, _int, _int, _int)
 _openat2 = _function("syscall", _long, _int, _str, _ptr, ctypes.c_size_t)
@@ -251,6 +255,16 @@ def fsconfig_create(fs_fd: int) -> None:
 def fsmount(fs_fd: int, attributes: int) -> int:
     """A detached mount of the made superblock, with MOUNT_ATTR_* `attributes`."""
     return _checked(_fsmount(_SYS_FSMOUNT, fs_fd, FSMOUNT_CLOEXEC, attributes))
+
+
+def fspick(path: str) -> int:
+    """A context of the superblock of the file system that is mounted at `path` (kernel 5.2)."""
+    return _checked(_fspick(_SYS_FSPICK, AT_FDCWD, _encoded(path), FSPICK_CLOEXEC), path)
+
+
+def fsconfig_reconfigure(fs_fd: int) -> None:
+    """Give the picked superblock the options, as a remount would; the flags of its mounts stay."""
+    _checked(_fsconfig(_SYS_FSCONFIG, fs_fd, FSCONFIG_CMD_RECONFIGURE, None, None, 0))
 
 
 def mount_setattr(

@@ -32,6 +32,8 @@ class HostFacts:
     swap_accounting: bool
     cgroup_delegation: bool = False
     """Whether cgroup v2 is mounted with nsdelegate."""
+    cgroup_favordynmods: bool = False
+    """Whether it is mounted with favordynmods."""
     selinux_process: str = "system_u:system_r:container_t:s0"
     """Context of a container's processes, as the policy's file of container contexts says."""
     selinux_init: str = ""

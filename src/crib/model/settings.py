@@ -295,6 +295,9 @@ class Settings:
     """Parent cgroup of pods that name none."""
     cgroup_driver: Annotated[str, OneOf(("cgroupfs", "systemd"))] = "cgroupfs"
     """cgroupfs, or systemd (slices and scopes, made by systemd). A kubelet asks for it and uses the same."""
+    cgroup_favordynmods: bool = False
+    """Give the cgroup v2 tree the mount option favordynmods (kernel 6.0): cgroups change faster, forks and
+    exits of all processes are a little slower. Nobody takes it away again."""
     pids_limit: Annotated[int, AtLeast(0), LIVE] = 0
     """Processes and threads of one container; 0: no limit of ours (a kubelet limits pods)."""
     cdi_spec_dirs: Annotated[tuple[Path, ...], LIVE] = ("/etc/cdi", "/var/run/cdi")

@@ -78,6 +78,13 @@ class NodePlugins(Protocol):
         """
         ...
 
+    def hears(self, call: str) -> bool:
+        """Whether a plugin wants to be asked or told by this call, such as `StopContainer`.
+
+        Nothing need be read or put together for what nobody hears.
+        """
+        ...
+
     @property
     def figures(self) -> PluginFigures:
         """What is counted of plugins."""

@@ -135,9 +135,7 @@ class _JobLook:
             return
         failures = Counter(one.run for one in self._tries if one.counts)
         told = {one.run for one in self._tries if one.verdict == "FailIndex"}
-        yield from (
-            run for run in failures if run not in self.done and (failures[run] > limit or run in told)
-        )
+        yield from (run for run in failures if failures[run] > limit or run in told)
 
     def is_done(self) -> bool:
         """Whether enough has succeeded."""

@@ -21,7 +21,7 @@ from typing import Any
 from crib import __version__
 from crib.vm.build_initrd import ROOT_MODULES, initrd
 from crib.vm.build_kernel import Kernel, find_kernel
-from crib.vm.build_root import MODULES_ROOT, Root, package_of, run_program
+from crib.vm.build_root import MODULES_ROOT, GuestRoot, packages_of, run_program
 from crib.vm.build_tree import BuildFailed, write_erofs
 from crib.vm.build_vmlinux import unwrapped
 
@@ -38,7 +38,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Order:
+class ImageOrder:
     """What to make. `kernel` is a directory, a package's file, or empty for the node's own kernel."""
 
     output: Path
@@ -49,7 +49,7 @@ class Order:
     """The time that all files have, in seconds since 1970."""
 
 
-def build(order: Order) -> dict[str, Any]:
+def build(order: ImageOrder) -> dict[str, Any]:
     """Make the image, and return its manifest. BuildFailed says what is missing."""
     order.output.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{order.output.name}-", dir=order.output.parent))
@@ -64,10 +64,10 @@ def build(order: Order) -> dict[str, Any]:
         shutil.rmtree(scratch)
 
 
-def _make(order: Order, kernel: Kernel, made: Path) -> dict[str, Any]:
+def _make(order: ImageOrder, kernel: Kernel, made: Path) -> dict[str, Any]:
     image = kernel.image.read_bytes()
     (made / "kernel").write_bytes(unwrapped(image) or image)
-    root = Root()
+    root = GuestRoot()
     programs = {name: root.program(name) for name in ("crun", "busybox")}
     root.python(AGENT_MODULES)
     early = kernel.closure(ROOT_MODULES, needed=True)
@@ -97,9 +97,8 @@ def _crun_version(program: Path) -> str:
     return said[2].decode() if len(said) > 2 else ""
 
 
-def _packages(root: Root) -> list[str]:
-    sources = {path for _, _, path in root.tree.entries() if isinstance(path, Path)}
-    return sorted({name for path in sources if (name := package_of(path))})
+def _packages(root: GuestRoot) -> list[str]:
+    return packages_of({path for _, _, path in root.tree.entries() if isinstance(path, Path)})
 
 
 def _described(path: Path) -> dict[str, Any]:
@@ -130,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--module", action="append", default=[])
     parser.add_argument("--moment", type=int, default=int(os.environ.get("SOURCE_DATE_EPOCH", "0")))
     options = parser.parse_args(arguments)
-    order = Order(options.output, options.kernel, tuple(options.module), options.moment)
+    order = ImageOrder(options.output, options.kernel, tuple(options.module), options.moment)
     try:
         manifest = build(order)
     except (BuildFailed, OSError) as error:

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from crib.vm.build_tree import BuildFailed, Tree
@@ -41,14 +41,15 @@ print(json.dumps({"version": sys.version.split()[0], "tag": "%d.%d" % sys.versio
 """
 _TO_BYTES = """
 import importlib._bootstrap_external as external, sys
-source, name = sys.argv[1:]
-data = open(source, "rb").read()
-code = compile(data, name, "exec", dont_inherit=True, optimize=2)
-sys.stdout.buffer.write(external._code_to_hash_pyc(code, bytes(8), False))
+for source, name in zip(sys.argv[1::2], sys.argv[2::2]):
+    with open(source, "rb") as file:
+        code = compile(file.read(), name, "exec", dont_inherit=True, optimize=2)
+    data = external._code_to_hash_pyc(code, bytes(8), False)
+    sys.stdout.buffer.write(len(data).to_bytes(4, "big") + data)
 """
 
 
-class Root:
+class GuestRoot:
     """The tree while it is filled, and what was put into it."""
 
     def __init__(self) -> None:
@@ -86,26 +87,29 @@ class Root:
         self.versions["python"] = found["version"]
         library = f"usr/lib/python{found['tag']}"
         self.tree.directory(f"{library}/lib-dynload")  # Python warns where there is none
-        for name, path in sorted(found["files"].items()):
-            self._module(program, name, Path(path), library)
+        sources: dict[str, Path] = {}
+        for name, path in sorted((name, Path(path)) for name, path in found["files"].items()):
+            if path.suffix == ".so":
+                self.tree.file(f"{library}/lib-dynload/{name}.so", path.resolve(), 0o755)
+                self._libraries(path)
+            else:
+                end = "/__init__.py" if path.name == "__init__.py" else ".py"
+                sources[f"{library}/{name.replace('.', '/')}{end}"] = path
         for part in AGENT_PARTS:
             whole = CRIB / part
             for source in sorted(whole.rglob("*.py")) if whole.is_dir() else [whole]:
-                place = f"crib/{source.relative_to(CRIB)}"
-                self._compiled(program, source, f"{library}/{place}")
+                sources[f"{library}/crib/{source.relative_to(CRIB)}"] = source
+        self._compiled(program, sources)
 
-    def _module(self, program: Path, name: str, path: Path, above: str) -> None:
-        if path.suffix == ".so":
-            self.tree.file(f"{above}/lib-dynload/{name}.so", path.resolve(), 0o755)
-            self._libraries(path)
-            return
-        package = path.name == "__init__.py"
-        place = name.replace(".", "/") + ("/__init__.py" if package else ".py")
-        self._compiled(program, path, f"{above}/{place}")
-
-    def _compiled(self, program: Path, source: Path, place: str) -> None:
-        code = run_program([str(program), "-I", "-S", "-c", _TO_BYTES, str(source), f"/{place}"])
-        self.tree.file(place + "c", code)
+    def _compiled(self, program: Path, sources: Mapping[str, Path]) -> None:
+        """Put modules into the tree, by their places."""
+        words = [word for place, source in sources.items() for word in (str(source), f"/{place}")]
+        made = run_program([str(program), "-I", "-S", "-c", _TO_BYTES, *words])
+        at = 0
+        for place in sources:
+            length = int.from_bytes(made[at : at + 4], "big")
+            self.tree.file(f"{place}c", made[at + 4 : at + 4 + length])
+            at += 4 + length
 
 
 def libraries_of(path: Path) -> list[Path]:
@@ -117,15 +121,19 @@ def libraries_of(path: Path) -> list[Path]:
     return [Path(found) for found in re.findall(r"(/\S+) \(0x", said)]
 
 
-def package_of(path: Path) -> str:
-    """The Debian package that a file belongs to, as name=version; empty if it is of none."""
-    for candidate in (str(path), str(path).removeprefix("/usr")):
-        try:
-            owner = run_program(["dpkg-query", "--search", candidate]).decode().partition(":")[0]
-            return run_program(["dpkg-query", "--show", "--showformat=${Package}=${Version}", owner]).decode()
-        except BuildFailed:
-            continue
-    return ""
+def packages_of(paths: Iterable[Path]) -> list[str]:
+    """The Debian packages that files belong to, as name=version, sorted; what is of none is left out."""
+    # some say where a file is by its path below /usr, some by that of the link that led there
+    candidates = [name for path in paths for name in (str(path), str(path).removeprefix("/usr"))]
+    try:
+        said = run_program(["dpkg-query", "--search", *candidates], {0, 1}).decode()
+    except BuildFailed:
+        return []  # no Debian
+    names = {line.partition(": ")[0] for line in said.splitlines()}
+    if not names:
+        return []
+    form = "--showformat=${Package}=${Version}\n"
+    return sorted(set(run_program(["dpkg-query", "--show", form, *sorted(names)]).decode().split()))
 
 
 def _python() -> str:
@@ -141,13 +149,13 @@ def _merged(library: Path) -> str:
     return text if text.startswith("usr/") else f"usr/{text}"
 
 
-def run_program(words: list[str]) -> bytes:
-    """What a program prints. BuildFailed if it fails, with its words."""
+def run_program(words: list[str], good: Container[int] = (0,)) -> bytes:
+    """What a program prints. BuildFailed with its words if its exit code is not `good`."""
     try:
         done = subprocess.run(words, capture_output=True, timeout=PROGRAM_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BuildFailed(f"{words[0]} did not answer: {error}") from None
-    if done.returncode:
+    if done.returncode not in good:
         raise BuildFailed(
             f"{' '.join(words[:2])} failed: {done.stderr.decode(errors='replace').strip()[-400:]}"
         )

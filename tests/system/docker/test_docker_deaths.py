@@ -210,6 +210,7 @@ async def test_a_container_that_somebody_removes_is_lost_and_told(real: DockerLa
     await lab.handler.pods.remove(pod)
 
 
+@pytest.mark.nightly
 async def test_an_engine_that_is_killed_comes_back_with_what_ran_and_tells_what_ended() -> None:
     """Its own one, which leaves containers alive (live-restore)."""
     with docker_engine() as engine:
@@ -239,6 +240,7 @@ async def test_an_engine_that_is_killed_comes_back_with_what_ran_and_tells_what_
         assert engine.count() == (0, 0)
 
 
+@pytest.mark.nightly
 async def test_without_live_restore_an_engine_takes_its_containers_and_pods_along() -> None:
     with docker_engine(live_restore=False) as engine:
         async with docker_lab(engine) as real:

@@ -112,6 +112,7 @@ async def test_what_the_engine_cannot_do_is_refused_by_name(cri: Cri, engine: En
     await cri.remove_pod(pod)
 
 
+@pytest.mark.nightly
 async def test_an_exit_and_output_while_there_is_no_daemon_are_told(engine: Engine) -> None:
     with running_cribd(extra=default_docker(engine.socket)) as own:
         async with own.connect() as cri:
@@ -164,6 +165,7 @@ async def test_the_web_example_runs(cribd: Cribd, engine: Engine, tmp_path: Path
     assert engine.count() in (before, (before[0], 1))
 
 
+@pytest.mark.nightly
 async def test_an_engine_that_is_away_is_told_and_comes_back_by_itself(cribd: Cribd) -> None:
     """Its own daemon and Engine, which are killed in turn."""
     with docker_engine() as own, running_cribd(extra=default_docker(own.socket)) as daemon:

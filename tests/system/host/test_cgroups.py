@@ -174,4 +174,4 @@ async def test_an_oom_kill_is_counted(cgroups: Cgroups, path: str) -> None:
             cgroups.write(path, key, "4194304" if key.startswith("memory.memsw") else "0")
     child = await _joined(cgroups, path, "head -c 100000000 /dev/zero | tail -c 50000000 >/dev/null")
     await child.wait(60)
-    assert StatsReader(cgroups.layout).oom_kills(path) >= 1
+    assert (StatsReader(cgroups.layout).oom_kills(path) or 0) >= 1

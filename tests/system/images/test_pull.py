@@ -19,6 +19,7 @@ import pytest
 
 from crib.backends.images.messages import BLOB_SUFFIX, blob_name
 from crib.model.errors import REGISTRY_UNAVAILABLE, Broken, CribError, NotFound, Unavailable
+from crib.model.ids import Digest
 from crib.model.image import FetchedImage, PullOrder, parse_reference
 from tests.images import (
     BuiltImage,
@@ -109,7 +110,7 @@ async def test_an_image_with_sha512_digests_is_pulled_by_its_digest_and_by_nothi
         fetched = await pull(lab, f"{host}/a/b@{digest}")
         assert (fetched.id, fetched.manifest_digest) == (image.id, digest)
         assert [one.diff_id for one in fetched.layers] == [layer.diff_id]
-        (mounted,) = await lab.store.mounts.acquire([layer.diff_id])
+        (mounted,) = await lab.store.mounts.acquire([Digest(layer.diff_id)])
         assert Path(mounted, "hello").read_bytes() == b"hi"
         lab.told.clear()
         await pull(lab, f"{host}/a/b:1")

@@ -23,11 +23,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from crib.client import Connection, events, images, pods
 from crib.client.pods import Pod
@@ -48,6 +48,17 @@ SETTLE_SECONDS = 60.0 * PATIENCE
 """What the kernel removes by itself (links of dead namespaces, emptied cgroups) may take as long."""
 _SOURCE = Path(__file__).resolve().parents[3] / "src"
 _numbers = own_share(1 << 14)
+
+
+class DaemonProcess(Protocol):
+    """A daemon's process, whoever made it."""
+
+    pid: int
+    returncode: int | Any  # as `subprocess.Popen` has it in typeshed
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
 
 
 class Cribd:
@@ -76,7 +87,7 @@ class Cribd:
             f'[nri]\nsocket = "{self.plugin_socket}"\nplugin_dir = "{self.plugins}"\n'
         )
         self.program: Sequence[str] = ("-m", "crib.daemon")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: DaemonProcess | None = None
 
     @property
     def socket(self) -> Path:
@@ -138,7 +149,7 @@ class Cribd:
                     break
         raise AssertionError(f"cribd did not come up:\n{self.log()[-4000:]}")
 
-    def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, **environment: str) -> DaemonProcess:
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, *self.program, "--config", str(self.config)],
@@ -154,7 +165,7 @@ class Cribd:
         """Start it, and wait for nothing."""
         self._process = self._spawn(**environment)
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         """Send it to the daemon, and wait for nothing."""
         assert self._process is not None
         self._process.send_signal(number)
@@ -189,7 +200,7 @@ class Cribd:
             self._process.wait(seconds)
         self.kill()
 
-    def _end(self, number: signal.Signals) -> None:
+    def _end(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
         self._process.wait(STOP_SECONDS)
@@ -395,14 +406,14 @@ class Cri:
         fields.setdefault("hostname", name)
         return pb.PodSandboxConfig(metadata=metadata, linux=linux, **fields)  # type: ignore[arg-type]
 
-    def container_config(self, *command: str, name: str = "box", **fields: object) -> pb.ContainerConfig:
+    def container_config(self, *command: str, name: str = "box", **fields: Any) -> pb.ContainerConfig:
         """A container that runs `command` from the busybox image; `resources`, `mounts` and so on by name."""
         fields.setdefault("log_path", f"{name}.log")
         image = pb.ImageSpec(image=str(fields.pop("image", IMAGE)))
         linux = pb.LinuxContainerConfig(
-            resources=fields.pop("resources", None),  # type: ignore[arg-type]
+            resources=fields.pop("resources", None),
             security_context=pb.LinuxContainerSecurityContext(
-                namespace_options=fields.pop("namespaces", pb.NamespaceOption(pid=pb.CONTAINER))  # type: ignore[arg-type]
+                namespace_options=fields.pop("namespaces", pb.NamespaceOption(pid=pb.CONTAINER))
             ),
         )
         metadata = pb.ContainerMetadata(name=name)
@@ -411,13 +422,13 @@ class Cri:
             image=image,
             command=command,
             linux=linux,
-            **fields,  # type: ignore[arg-type]
+            **fields,
         )
 
     async def run_pod(self, name: str, **fields: object) -> Pod:
         return await pods.run_sandbox(self.connection, self.pod_config(name, **fields))
 
-    async def create(self, pod: Pod, *command: str, **fields: object) -> str:
+    async def create(self, pod: Pod, *command: str, **fields: Any) -> str:
         return await pods.create_container(self.connection, pod, self.container_config(*command, **fields))
 
     async def start(self, container: str) -> None:
@@ -484,11 +495,11 @@ class Cri:
         return names
 
 
-async def until(question: object, seconds: float = 120.0 * PATIENCE) -> object:
+async def until(question: Callable[..., object], seconds: float = 120.0 * PATIENCE) -> Any:
     """The first true answer of `question` (it may be async), asked again and again; AssertionError."""
     deadline = time.monotonic() + seconds
     while True:
-        answer = question()  # type: ignore[operator]
+        answer = question()
         answer = await answer if asyncio.iscoroutine(answer) else answer
         if answer:
             return answer

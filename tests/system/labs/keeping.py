@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from crib.client import kept
 from crib.stubs.node.v1.node_pb2 import KeptPod
-from tests.system.labs.daemon import Cri, Cribd, crib, until
+from tests.system.labs.daemon import Cri, Cribd, DaemonProcess, crib, until
 
 SLEEPS = "trap exit TERM; while :; do sleep 0.1; done"
 
@@ -18,7 +17,7 @@ SLEEPS = "trap exit TERM; while :; do sleep 0.1; done"
 class KeepingCribd(Cribd):
     """With short pauses between restarts."""
 
-    def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, **environment: str) -> DaemonProcess:
         return super()._spawn(CRIB_TEST_PAUSES="0.1:1", **environment)
 
 

@@ -38,7 +38,7 @@ from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import busybox_image
 from tests.system.labs import cni_failpoint
-from tests.system.labs.daemon import IMAGE, SETTLE_SECONDS, Cri, Cribd, until
+from tests.system.labs.daemon import IMAGE, SETTLE_SECONDS, Cri, Cribd, DaemonProcess, until
 from tests.system.labs.leftovers import Leftovers
 from tests.system.labs.pod_namespaces import PodNamespace, on_thread
 
@@ -186,7 +186,7 @@ class LabCribd(Cribd):
         self.host = host
         self.bridge = tomllib.loads(network).get("bridge", self.bridge)
 
-    def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, **environment: str) -> DaemonProcess:
         return self.host.inside(lambda: Cribd._spawn(self, **environment))
 
     def run(self, *arguments: str, config: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -200,7 +200,7 @@ class LabCribd(Cribd):
 class UnattendedCribd(LabCribd):
     """One that looks at its bridge when it is asked only, so that a test sees what is done to it."""
 
-    def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, **environment: str) -> DaemonProcess:
         text = "import crib.engine.networks as networks\nnetworks.LOOK_AFTER_SECONDS = 1e6\n"
         (self.root / "sitecustomize.py").write_text(text)
         source = Path(__file__).resolve().parents[3] / "src"

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -28,7 +29,11 @@ def power_cut(cribd: Cribd) -> None:
     shutil.rmtree(cribd.state)
     decode = msgspec.msgpack.decode
     with closing(sqlite3.connect(cribd.database)) as database:
-        kinds = (("sandboxes", SandboxRecord), ("containers", ContainerRecord), ("volumes", VolumeRecord))
+        kinds: tuple[tuple[str, Any], ...] = (
+            ("sandboxes", SandboxRecord),
+            ("containers", ContainerRecord),
+            ("volumes", VolumeRecord),
+        )
         for table, kind in kinds:
             for id_, blob in database.execute(f"SELECT id, record FROM {table}").fetchall():
                 record = decode(blob, type=kind)

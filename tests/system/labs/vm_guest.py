@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ BOOT_SECONDS = 240.0
 QEMU = "qemu-system-x86_64"
 VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 KEPT_IMAGES = 3
+UNUSED_SECONDS = 6 * 3600.0
+"""Older ones go: until then tests that run at the same time may boot from it."""
 
 
 def store() -> Path:
@@ -58,7 +61,8 @@ def guest_image() -> Path:
         image.touch()
         others = sorted(store().glob("image-*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in others[KEPT_IMAGES:]:
-            shutil.rmtree(old)
+            if time.time() - old.stat().st_mtime > UNUSED_SECONDS:
+                shutil.rmtree(old)
         return image
 
 
@@ -127,9 +131,11 @@ def _virtiofsd(share: Path, path: Path) -> Iterator[None]:
     program = next((path for path in VIRTIOFSD if os.path.exists(path)), None)
     if program is None:
         pytest.skip(f"a guest needs virtiofsd, at {' or '.join(VIRTIOFSD)}")
-    options = ["-f", "-o", f"source={share},sandbox=chroot,cache=auto,announce_submounts,log_level=warn"]
+    words = f"source={share},sandbox=chroot,cache=auto,xattr,modcaps=+sys_admin,announce_submounts"
+    options = ["-f", "-o", f"{words},log_level=warn"]
     if program.startswith("/usr/libexec"):
-        options = [f"--shared-dir={share}", "--sandbox=chroot", "--announce-submounts"]
+        options = [f"--shared-dir={share}", "--sandbox=chroot", "--announce-submounts", "--xattr"]
+        options.append("--modcaps=+sys_admin")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen(1)

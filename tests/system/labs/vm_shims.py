@@ -162,6 +162,9 @@ class VmShim:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             if self.shim and b"crib.vm.shim" in Path(f"/proc/{self.shim}/cmdline").read_bytes():
                 os.kill(self.shim, signal.SIGKILL)
+        if self.socket:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.socket)
 
 
 @dataclass

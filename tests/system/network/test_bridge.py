@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from crib.backends.network.bridge.addresses import AddressBook
-from crib.backends.network.bridge.network import BridgeNetwork, host_link_name
+from crib.backends.network.bridge.link import host_link_name
+from crib.backends.network.bridge.network import BridgeNetwork
 from crib.host import links
 from crib.host.addresses import list_addresses
 from crib.host.netlink import Netlink

@@ -196,7 +196,7 @@ async def test_ranges_of_both_families_that_a_kubelet_tells_are_kept_over_a_rest
     network = rig.restarted()
     one, two, three = (rig.namespaces.make() for _ in range(3))
     first = await network.attach(one.pod(PortMapping(80, 8080)), no_stage)
-    told = [IPv4Network("10.250.7.0/24"), IPv6Network("fd43:1::/64")]
+    told: list[IPv4Network | IPv6Network] = [IPv4Network("10.250.7.0/24"), IPv6Network("fd43:1::/64")]
     await network.configure(",".join(map(str, told)))
     second = await network.attach(two.pod(), no_stage)
     third = await rig.restarted().attach(three.pod(), no_stage)

@@ -17,7 +17,7 @@ import pytest
 
 from crib.backends.network.bridge import senders
 from crib.backends.network.bridge.addresses import link_local_of
-from crib.backends.network.bridge.network import host_link_name
+from crib.backends.network.bridge.link import host_link_name
 from crib.host import ip_settings, links
 from crib.host.neighbours import permanent_neighbours
 from crib.host.netlink import NETLINK_NETFILTER, Netlink

@@ -42,9 +42,9 @@ async def test_the_reference_plugins_give_an_address_and_take_it_back(lab: CniLa
         with Netlink() as netlink:
             return {link.name: link.up for link in links.list_links(netlink)}
 
-    found = namespace.inside(look)
-    assert found["lo"]
-    assert found["eth0"]
+    up = namespace.inside(look)
+    assert up["lo"]
+    assert up["eth0"]
     found = await network.check(namespace.pod())
     # with systemd's udev the host's end has another address by now, which the plugin does not expect
     assert not found or ("Mac doesn't match" in found and os.path.exists("/run/udev/control"))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,7 +154,8 @@ async def test_a_pod_that_no_plugin_could_be_told_of_is_refused_and_can_be_remov
     lab.configure(lab.recorder("one"))
     network = lab.network()
     namespace = lab.namespaces.make()
-    pod = replace(namespace.pod(), metadata=replace(PodMetadata("web", "u", "default"), **{field: name}))
+    changes: dict[str, Any] = {field: name}
+    pod = replace(namespace.pod(), metadata=replace(PodMetadata("web", "u", "default"), **changes))
     with pytest.raises(InvalidRequest, match="contains a semicolon or an equals sign") as refused:
         await network.attach(pod, no_stage)
     assert refused.value.field == f"metadata.{field}"

@@ -13,6 +13,7 @@ import pytest
 from crib.backends.network.cni import plugins as cni_plugins
 from crib.backends.network.cni import ready as cni_ready
 from crib.model.errors import Unavailable
+from crib.ports.clocks import Untimed
 from tests.fakes.world import bounded
 from tests.system.labs.cni_lab import CniLab
 from tests.system.labs.daemon import until
@@ -29,13 +30,13 @@ def lab(tmp_path: Path) -> Iterator[CniLab]:
 
 
 @dataclass
-class Stages:
+class Stages(Untimed):
     """A stage timer that keeps what was begun."""
 
     begun: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
-    def __call__(self, name: str, detail: str) -> Iterator[None]:
+    def __call__(self, name: str, detail: str, /) -> Iterator[None]:
         self.begun.append(f"{name} {detail}")
         yield
 

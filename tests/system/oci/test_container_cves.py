@@ -184,7 +184,7 @@ async def running(
 ) -> AsyncIterator[ContainerRecord]:
     """A container that runs, in a pod of its own unless one is given."""
     async with contextlib.AsyncExitStack() as stack:
-        place = sandbox or await stack.enter_async_context(pod(lab))
+        place = sandbox if sandbox is not None else await stack.enter_async_context(pod(lab))
         record = lab.container(place, wanted)
         try:
             record = await lab.create(record, place)

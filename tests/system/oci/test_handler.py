@@ -50,6 +50,7 @@ from crib.model.sandbox import (
     Resources,
     SecurityProfile,
 )
+from crib.ports.clocks import Untimed
 from crib.ports.containers import CreateRequest
 from crib.wire.crilog import LineJoiner
 from tests.system.labs.oci_pods import (
@@ -658,14 +659,14 @@ async def test_runc_is_a_handler_too() -> None:
             assert await output(lab, record, "echo", "exec") == "exec\n"
 
 
-class CutShort:
+class CutShort(Untimed):
     """A stage timer that ends the caller some time after `create` began, as a dying daemon would."""
 
     def __init__(self, delay: float) -> None:
         self._delay = delay
         self._timer: asyncio.TimerHandle | None = None
 
-    def __call__(self, name: str, subject: str) -> CutShort:
+    def __call__(self, name: str, _subject: str, /) -> CutShort:
         if name == "create":
             task = asyncio.current_task()
             assert task is not None

@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -355,6 +356,21 @@ async def test_a_handler_that_could_not_be_opened_removes_what_it_made(
         real.handler = await ShimHandler.open(real.opening)
 
 
+async def test_the_end_of_a_container_that_a_wipe_kills_without_a_look_at_it_is_told(
+    real: ShimLab, lab: HandlerLab
+) -> None:
+    pod = await lab.pod()
+    container = await lab.running(pod)
+    anew = await real.again()
+    async with bounded(), contextlib.aclosing(cast(Any, anew.containers.exits())) as exits:
+        listening = asyncio.ensure_future(anext(exits))
+        await anew.containers.signal(container, signal.SIGKILL, everyone=True)
+        told = await listening
+    assert (told.id, told.code) == (container.id, 128 + signal.SIGKILL)
+    await anew.containers.delete(container)
+    await anew.pods.remove(pod)
+
+
 async def test_what_ends_while_nobody_listens_is_kept_once_and_told_once(
     real: ShimLab, lab: HandlerLab
 ) -> None:
@@ -364,7 +380,7 @@ async def test_what_ends_while_nobody_listens_is_kept_once_and_told_once(
     await comes_true(lambda: not real.handler._exits._followers)
     second = await lab.running(pod)
     told = [first.id]
-    async with bounded(), contextlib.aclosing(real.handler.containers.exits()) as exits:
+    async with bounded(), contextlib.aclosing(cast(Any, real.handler.containers.exits())) as exits:
         assert (await anext(exits)).id == first.id
         await lab.handler.containers.signal(second, signal.SIGKILL)
         while told[-1] != second.id:

@@ -200,9 +200,10 @@ async def test_a_program_that_cannot_run_has_the_exit_code_of_a_shell(cri: Cri, 
         *((["nosuch"], 127), (["/nosuch"], 127), (["/script"], 127)),
         *((["/plain"], 126), (["/etc"], 126), (["/text"], 126), (["sh", "-c", "exit 9"], 9)),
     )
+    ways = ((), ("-i",), ("-t",))
     for words, code in cases:
-        for options in ((), ("-i",), ("-t",)):
-            done = await crib(session, "exec", *options, "codes", "--", *words)
+        outcomes = [crib(session, "exec", *options, "codes", "--", *words) for options in ways]
+        for done in await asyncio.gather(*outcomes):
             assert done.returncode == code, (words, done)
             assert box.encode() not in done.stderr
             assert b"rror" not in done.stderr.replace(b"Exec format error", b"")

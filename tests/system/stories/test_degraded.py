@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ async def not_ready(cri: Cri) -> bool:
     return not await is_ready(cri)
 
 
-async def refused(cri: Cri, call: Awaitable[object], reason: str) -> None:
+async def refused(cri: Cri, call: Awaitable[Any], reason: str) -> None:
     with pytest.raises(ClientError) as caught:
         await call
     assert caught.value.code == "UNAVAILABLE"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +16,7 @@ from crib.host import links
 from crib.host.netlink import Netlink
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import busybox_image
-from tests.system.labs.daemon import IMAGE, SETTLE_SECONDS, Cri, Cribd, until
+from tests.system.labs.daemon import IMAGE, SETTLE_SECONDS, Cri, Cribd, DaemonProcess, until
 from tests.system.labs.pod_namespaces import PodNamespace
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -39,11 +39,8 @@ class CribdElsewhere(Cribd):
             f'subnet = "{SUBNET}"\nsubnet6 = "{SUBNET6}"\n'
         )
 
-    def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
-        spawn: Callable[[], subprocess.Popen[bytes]] = lambda: super(CribdElsewhere, self)._spawn(  # noqa: E731
-            **environment
-        )
-        return self.host.inside(spawn)
+    def _spawn(self, **environment: str) -> DaemonProcess:
+        return self.host.inside(lambda: Cribd._spawn(self, **environment))
 
     def run(self, *arguments: str, config: Path | None = None) -> subprocess.CompletedProcess[str]:
         return self.host.inside(lambda: super(CribdElsewhere, self).run(*arguments, config=config))

@@ -68,7 +68,8 @@ def configs() -> list[pb.ContainerConfig]:
     options = pb.NamespaceOption(pid=pb.CONTAINER)
     return [
         pb.ContainerConfig(
-            command=["sleep", "1"], linux={"security_context": {"namespace_options": options}}
+            command=["sleep", "1"],
+            linux=pb.LinuxContainerConfig(security_context=context(namespace_options=options)),
         ),
         pb.ContainerConfig(
             command=["sleep"],
@@ -110,7 +111,7 @@ def configs() -> list[pb.ContainerConfig]:
                     readonly=True,
                 )
             ],
-            linux={"security_context": {"namespace_options": options}},
+            linux=pb.LinuxContainerConfig(security_context=context(namespace_options=options)),
         ),
     ]
 
@@ -178,7 +179,9 @@ async def test_explaining_makes_nothing(cri: Cri, cribd: Cribd) -> None:
 
 async def test_what_cannot_be_explained_is_said_by_field(cri: Cri) -> None:
     pod = await cri.run_pod("told")
-    config = pb.ContainerConfig(metadata={"name": "main"}, image={"image": "nosuch:1"})
+    config = pb.ContainerConfig(
+        metadata=pb.ContainerMetadata(name="main"), image=pb.ImageSpec(image="nosuch:1")
+    )
     with pytest.raises(NotFound, match="pull it first"):
         await explain_plan(cri.connection, pod.config, config)
     config.image.image = IMAGE

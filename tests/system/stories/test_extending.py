@@ -16,7 +16,7 @@ from crib.stubs.node.v1.node_pb2 import TimelineRequest
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import busybox_image, push
 from tests.registry import running_registry
-from tests.system.labs.daemon import Cri, Cribd
+from tests.system.labs.daemon import Cri, Cribd, DaemonProcess
 
 PAPER = Path(__file__).resolve().parents[3] / "docs" / "extending.md"
 _FENCE = re.compile(r"^```(python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -56,7 +56,7 @@ class Extended(Cribd):
         self.packages.mkdir()
         install(self.packages)
 
-    def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, **environment: str) -> DaemonProcess:
         return super()._spawn(PYTHONPATH=f"{self.packages}:{PAPER.parents[1] / 'src'}", **environment)
 
 

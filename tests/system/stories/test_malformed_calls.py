@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -40,7 +41,7 @@ async def answer(cribd: Cribd, place: str, data: bytes) -> tuple[grpc.StatusCode
     options = [("grpc.max_send_message_length", -1)]
     async with grpc.aio.insecure_channel(f"unix://{cribd.socket}", options=options) as channel:
         try:
-            async for _ in channel.unary_stream(place)(data, timeout=30.0):
+            async for _ in cast(Any, channel).unary_stream(place)(data, timeout=30.0):
                 pass
         except grpc.aio.AioRpcError as error:
             return error.code(), error.details() or ""

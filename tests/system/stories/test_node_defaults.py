@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,7 +118,7 @@ async def run_pod(cri: Cri, handler: str = "", **fields: object) -> Pod:
     return await pods.run_sandbox(cri.connection, cri.pod_config("plain", **fields), handler)
 
 
-async def run_box(cri: Cri, pod: Pod, *, user: int = 0, seccomp: bool = False, **fields: object) -> str:
+async def run_box(cri: Cri, pod: Pod, *, user: int = 0, seccomp: bool = False, **fields: Any) -> str:
     config = cri.container_config(*SLEEP, **fields)
     if user:
         config.linux.security_context.run_as_user.value = user

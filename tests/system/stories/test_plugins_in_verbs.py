@@ -65,7 +65,7 @@ def read(cri: Cri, pod: Pod, container: str, v1: str, v2: str) -> str:
     return Cgroups(detect_layout()).read(path, v2 if V2 else v1).strip()
 
 
-def memory_update(container: str, limit: int, **more: bool) -> pb.ContainerUpdate:
+def memory_update(container: str, limit: int, **more: Any) -> pb.ContainerUpdate:
     update = pb.ContainerUpdate(container_id=container, **more)
     update.linux.resources.memory.limit.value = limit
     return update

@@ -81,6 +81,6 @@ async def test_a_container_that_asks_for_a_whole_cpu_has_it_alone(cri: Cri) -> N
         await cri.stop_container(pinned)
 
         async def is_shared_again() -> bool:
-            return await cri.sh(before, shown) == pin.write_list((first, second))
+            return bool(await cri.sh(before, shown) == pin.write_list((first, second)))
 
         await until(is_shared_again)

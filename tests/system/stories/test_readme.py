@@ -59,7 +59,8 @@ def blocks(*kinds: str) -> list[Block]:
 
 def steps(block: Block) -> Iterator[tuple[str, list[str]]]:
     """The commands of a console block, each with the output that is shown for it."""
-    command, shown = "", []
+    command = ""
+    shown: list[str] = []
     for line in block.text.splitlines():
         if line.startswith("$ "):
             if command:

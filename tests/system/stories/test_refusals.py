@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -194,7 +194,7 @@ async def test_questions_about_something_unknown_are_not_found(cri: Cri) -> None
         (cri.runtime.ReopenContainerLog, pb.ReopenContainerLogRequest(container_id=NOWHERE)),
     ):
         with pytest.raises(NotFound):
-            await cri.call(method, request)
+            await cri.call(cast(Any, method), request)
 
 
 def _image() -> BuiltImage:
@@ -300,7 +300,7 @@ async def test_bytes_that_are_no_message_are_refused_and_harm_nothing(cri: Cri, 
 
     async with grpc.aio.insecure_channel(f"unix://{cribd.socket}") as channel:
         for method in ("RunPodSandbox", "CreateContainer", "ListContainers"):
-            raw = channel.unary_unary(f"/runtime.v1.RuntimeService/{method}")
+            raw = cast(Any, channel).unary_unary(f"/runtime.v1.RuntimeService/{method}")
             with pytest.raises(grpc.RpcError) as caught:
                 await raw(b"\xff\xff\xff\xff not a message")
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT

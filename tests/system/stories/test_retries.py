@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
@@ -59,7 +61,7 @@ async def test_a_verb_goes_on_when_nobody_waits_for_it_any_more(cri: Cri) -> Non
         call = cri.runtime.RunPodSandbox(pb.RunPodSandboxRequest(config=config))
         await asyncio.sleep(attempt * TOO_SHORT)  # later each time, until it is cut off in the daemon
         name = config.metadata.name
-        if call.cancel() and await soon(lambda name=name: is_made(cri, name)):
+        if call.cancel() and await soon(partial(is_made, cri, name)):
             return
     raise AssertionError(f"none of {ATTEMPTS} sandboxes was made after its caller had gone")
 
@@ -129,7 +131,7 @@ async def test_a_stop_and_a_removal_are_not_cancelled_by_their_callers_deadline(
         (cri.runtime.RemovePodSandbox, pb.RemovePodSandboxRequest(pod_sandbox_id=pod.id), is_gone),
     ):
         seconds = TOO_SHORT
-        while await given_up(cri.call(verb, request, seconds)) and not await soon(is_done):
+        while await given_up(cri.call(cast(Any, verb), request, seconds)) and not await soon(is_done):
             seconds *= 2  # it was cut off on its way
         assert await is_done()
 

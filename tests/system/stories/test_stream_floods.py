@@ -46,7 +46,7 @@ def flooding(client: SpdyClient | WsClient, frame: bytes) -> Iterator[subprocess
     with socket.socket(fileno=os.dup(client.wire.writer.get_extra_info("socket").fileno())) as connection:
         connection.setblocking(True)
         command = [sys.executable, "-c", WRITER, frame.hex()]
-        with subprocess.Popen(command, stdout=connection, stderr=subprocess.DEVNULL) as writer:
+        with subprocess.Popen(command, stdout=connection.fileno(), stderr=subprocess.DEVNULL) as writer:
             try:
                 yield writer
             finally:

@@ -52,7 +52,7 @@ async def update(cri: Cri, container: str, **fields: object) -> None:
 
 
 async def update_pod(cri: Cri, pod: Pod, **parts: pb.LinuxContainerResources) -> None:
-    request = pb.UpdatePodSandboxResourcesRequest(pod_sandbox_id=pod.id, **parts)  # type: ignore[arg-type]  # as above
+    request = pb.UpdatePodSandboxResourcesRequest(pod_sandbox_id=pod.id, **parts)
     await cri.call(cri.runtime.UpdatePodSandboxResources, request)
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,7 +141,7 @@ async def test_volumes_are_shifted_and_others_are_not(cri: Cri, handler: str, tm
     secret.mkdir()
     (secret / "key").write_text("key")
     os.chmod(secret / "key", 0o600)
-    mapped = {"uidMappings": UIDS, "gidMappings": GIDS}
+    mapped: dict[str, Any] = {"uidMappings": UIDS, "gidMappings": GIDS}
     pod = await run_pod(cri, handler)
     box = await run_box(
         cri,

@@ -22,7 +22,7 @@ BOUND = 60.0
 class Watched(Cribd):
     """A daemon with a service manager that wants to hear of it, and is the test."""
 
-    def begin(self) -> socket.socket:
+    def watched(self) -> socket.socket:
         manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         manager.bind(str(self.root / "manager"))
         manager.settimeout(BOUND)
@@ -45,7 +45,7 @@ def cribd() -> Iterator[Watched]:
 
 
 def test_the_manager_hears_nothing_more_once_the_socket_does_not_answer(cribd: Watched) -> None:
-    with cribd.begin() as manager:
+    with cribd.watched() as manager:
         assert [manager.recv(64) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
         cribd.socket.rename(cribd.root / "moved")
         deadline = time.monotonic() + BOUND
@@ -65,7 +65,7 @@ def test_the_manager_hears_nothing_more_once_the_socket_does_not_answer(cribd: W
 
 
 def test_a_daemon_that_a_watchdog_ends_says_what_its_threads_did(cribd: Watched) -> None:
-    with cribd.begin() as manager:
+    with cribd.watched() as manager:
         assert manager.recv(64) == b"READY=1"
         cribd.abort()
     assert "(most recent call first)" in cribd.log()

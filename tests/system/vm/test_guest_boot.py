@@ -173,7 +173,7 @@ async def test_bad_configurations_are_refused_by_the_name_of_their_field(guest: 
         ("sysctls", {"sysctls": {"no.such.thing": "1"}}),
         ("sysctls", {"sysctls": {"../escape": "1"}}),
     ):
-        request = guest_pb2.ConfigureRequest(**asked)  # type: ignore[arg-type]
+        request = guest_pb2.ConfigureRequest(**asked)
         with pytest.raises(CallFailed) as caught:
             await guest.calls.guest("Configure", request, guest_pb2.ConfigureResponse)
         assert str(caught.value).startswith(f"{field}:")

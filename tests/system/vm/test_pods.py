@@ -244,9 +244,12 @@ async def test_what_no_machine_gives_is_refused_by_name(cri: Cri) -> None:
     node = pb.NamespaceOption(network=pb.NODE, pid=pb.CONTAINER)
     with pytest.raises(ClientError, match=r"namespace_options\.network.*cannot be in the node's network"):
         await cri.run_pod("host", namespaces=node)
-    for kind in ("pid", "ipc"):
+    for kind, namespaces in (
+        ("pid", pb.NamespaceOption(pid=pb.NODE)),
+        ("ipc", pb.NamespaceOption(pid=pb.CONTAINER, ipc=pb.NODE)),
+    ):
         with pytest.raises(ClientError, match=rf"namespace_options\.{kind}.*kernel of their own"):
-            await cri.run_pod("host", namespaces=pb.NamespaceOption(**{"pid": pb.CONTAINER, kind: pb.NODE}))
+            await cri.run_pod("host", namespaces=namespaces)
     pod = await machine(cri)
     device = pb.Device(container_path="/dev/fuse", host_path="/dev/fuse", permissions="rw")
     with pytest.raises(ClientError, match=r"devices\[0\]\.host_path.*has no /dev/fuse of the host"):

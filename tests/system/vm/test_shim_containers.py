@@ -14,6 +14,7 @@ import pytest_asyncio
 from crib.backends.shim.events import EventsServer
 from crib.backends.shim.fifo_ends import has_reader, open_input, open_output
 from crib.backends.shim.nouns import ProcessStatus
+from crib.host.mounts import Tmpfs, is_mountpoint, perform, set_propagation, unmount_tree
 from crib.model.errors import CribError, NotBuilt, NotFound, WrongState
 from crib.model.ids import ContainerId
 from tests.system.labs.vm_shims import BOUND, POD, FifoText, VmContainer, VmShim, vm_shim
@@ -206,3 +207,32 @@ async def test_output_waits_for_a_reader_that_comes_back(vm: VmShim) -> None:
         assert (await vm.tasks.wait("reader")).code == 0
     assert text == b"".join(b"%d\n" % number for number in range(1, count + 1))
     await vm.tasks.delete("reader")
+
+
+async def test_what_is_mounted_in_a_volume_later_is_seen_where_that_was_asked_for(vm: VmShim) -> None:
+    """HostToContainer; and nothing that the shim unmounts is unmounted on the host."""
+    volume = f"{vm.top}/propagated"
+    os.makedirs(volume)
+    perform(Tmpfs(volume, 1 << 20))
+    set_propagation(volume, "shared")
+    for name in ("before", "later"):
+        os.makedirs(f"{volume}/{name}")
+    perform(Tmpfs(f"{volume}/before", 1 << 20))
+    Path(volume, "before/file").write_text("old\n")
+    mounts = [
+        {"destination": f"/{name}", "type": "bind", "source": volume, "options": ["rbind", *options]}
+        for name, options in (("follows", ["rslave"]), ("alone", ["rprivate"]))
+    ]
+    container = vm.container("mounted", "/bin/sleep", "1000", mounts=mounts)
+    await container.create(container.stdio())
+    await vm.tasks.start("mounted")
+    perform(Tmpfs(f"{volume}/later", 1 << 20))
+    Path(volume, "later/file").write_text("new\n")
+    said = await container.execute("a", "/bin/sh", "-c", "cat /follows/*/file; cat /alone/*/file")
+    assert said[1] == b"old\nnew\nold\n"
+    await vm.tasks.kill("mounted", 9)
+    await vm.tasks.wait("mounted")
+    await vm.tasks.delete("mounted")
+    assert is_mountpoint(f"{volume}/before")
+    assert is_mountpoint(f"{volume}/later")
+    assert unmount_tree(volume) == 3

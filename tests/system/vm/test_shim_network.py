@@ -93,7 +93,7 @@ async def test_who_calls_the_pods_addresses_reaches_the_guest(image: str, networ
             said = network.ping(address)
             assert said.returncode == 0, said.stdout
         after = network.links()["eth0"]
-        assert [one["local"] for one in after["addr_info"] if one["scope"] == "global"] == [ADDRESS, ADDRESS6]  # type: ignore[attr-defined, index]
+        assert [one["local"] for one in after["addr_info"] if one["scope"] == "global"] == [ADDRESS, ADDRESS6]  # type: ignore[attr-defined]
         assert after["address"] == MAC
         assert after["stats64"]["rx"]["packets"] > before["stats64"]["rx"]["packets"]  # type: ignore[index]
         assert after["stats64"]["tx"]["packets"] > before["stats64"]["tx"]["packets"]  # type: ignore[index]

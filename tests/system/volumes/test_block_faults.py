@@ -13,7 +13,7 @@ import pytest
 
 from crib.backends.volumes import block, disks
 from crib.backends.volumes.block import BlockVolumes
-from crib.host import mounts
+from crib.host import disk_filesystems, mounts
 from crib.host.loop_devices import find_loops
 from crib.host.mount_table import mounts_below
 from crib.host.tree_copies import CopyBudget
@@ -128,7 +128,7 @@ async def test_a_volume_that_is_cancelled_while_it_is_formatted_is_made_again(la
         await asyncio.Event().wait()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(block.disk_filesystems, "make", never)
+        patch.setattr(disk_filesystems, "make", never)
         making = asyncio.ensure_future(lab.kind.create(record, None))
         await begun.wait()
         making.cancel()

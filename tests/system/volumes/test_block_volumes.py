@@ -16,6 +16,7 @@ import pytest
 from crib.backends.volumes import disks
 from crib.backends.volumes.block import BlockVolumes
 from crib.host import clones, disk_filesystems, mounts
+from crib.host.disk_filesystems import size_of
 from crib.host.loop_devices import attach_loop, detach_loop, find_loops
 from crib.host.mount_table import is_mountpoint, mounts_below
 from crib.model.errors import Broken, Exhausted, InvalidRequest, NotFound, WrongState
@@ -276,7 +277,7 @@ async def test_a_raw_device_grows_and_an_unused_volume_too(lab: VolumeLab) -> No
     record = await lab.staged(await lab.new(RAW))
     assert await lab.kind.expand(record, 3 * SIZE) == 3 * SIZE
     (device,) = find_loops(lab.of(record).file)
-    assert disks.size_of(device) == 3 * SIZE
+    assert size_of(device) == 3 * SIZE
     record = await lab.unstaged(record)
     assert await lab.kind.expand(record, 2 * SIZE) == 3 * SIZE
 

@@ -155,7 +155,6 @@ class FakeNode:
         self.admission = Admission(1)
         self.describe = self._describe
         self.insight = FakeInsight()
-        self.plugin_statuses: Callable[[], Sequence[PluginStatus]] = tuple
         self.check: Any = None
         self.plugin_statuses: Callable[[], Sequence[PluginStatus]] = tuple
         self.sandboxes = SimpleNamespace(

@@ -89,7 +89,7 @@ async def test_an_event_is_encoded_once_for_all_its_readers_and_in_the_lane_of_v
         await asyncio.gather(*(call.initial_metadata() for call in calls))
         node.events.publish(ContainerEvent("c", EventType.STARTED, 1, sandbox(), (container(),)))
         read = [await call.read() for call in calls]
-        assert {answer.container_id for answer in read} == {"c"}
+        assert {cast(pb.ContainerEventResponse, answer).container_id for answer in read} == {"c"}
         assert lanes == [True]
         for call in calls:
             call.cancel()

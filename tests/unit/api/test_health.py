@@ -23,6 +23,8 @@ from crib.model.settings import Settings
 from crib.stubs.runtime.v1 import api_pb2, api_pb2_grpc
 from tests.unit.api.fake_node import FakeNode
 
+END: Any = cast(Any, aio).EOF
+"""What a stream is read to; the library has it, its stubs do not."""
 BOUND = 60.0
 """Seconds after which a test has failed; nothing here takes that long."""
 SERVING = health.HealthCheckResponse.SERVING
@@ -97,7 +99,7 @@ async def test_who_watches_is_told_each_change_and_the_end(
     assert (await call.read()).status == SERVING
     server.gate.shut("crib is stopping")
     assert (await call.read()).status == NOT_SERVING
-    assert await call.read() is aio.EOF, "or it would hold up the stop"
+    assert await call.read() is END, "or it would hold up the stop"
 
 
 async def test_who_watches_what_is_not_here_is_told_so(channel: aio.Channel) -> None:

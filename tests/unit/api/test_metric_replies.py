@@ -35,7 +35,7 @@ def encoded_by_protobuf(
         pb.Metric(
             name=family.name,
             timestamp=timestamp,
-            metric_type=pb.MetricType.Name(family.kind),
+            metric_type=pb.MetricType.ValueType(family.kind),
             label_values=[*base, *labels],
             value=pb.UInt64Value(value=value),
         )

@@ -61,6 +61,8 @@ from crib.stubs.runtime.v1 import api_pb2_grpc
 from crib.tasks.calls import CallUnderWay, current_call, current_caller, start_call
 from tests.unit.api.fake_node import FakeNode, container, image, sandbox
 
+END: Any = cast(Any, aio).EOF
+"""What a stream is read to; the library has it, its stubs do not."""
 TARGETS = (
     PodAddress("tcp", 80),
     PodAddress("udp", 53),
@@ -752,8 +754,10 @@ async def test_a_container_or_a_plan_is_explained_and_never_both(client: Any, no
     )
     assert (answer.container_id, answer.pod_sandbox_id) == (container().id, sandbox().id)
     plan = node_pb2.ExplainContainerRequest(
-        config=pb.ContainerConfig(metadata={"name": "main"}, image={"image": "a"}),
-        sandbox_config=pb.PodSandboxConfig(metadata={"name": "pod", "uid": "u", "namespace": "space"}),
+        config=pb.ContainerConfig(metadata=pb.ContainerMetadata(name="main"), image=pb.ImageSpec(image="a")),
+        sandbox_config=pb.PodSandboxConfig(
+            metadata=pb.PodSandboxMetadata(name="pod", uid="u", namespace="space")
+        ),
         runtime_handler="runc",
     )
     await client.node.ExplainContainer(plan)
@@ -792,7 +796,8 @@ async def test_images_are_exported_to_an_absolute_path(client: Any, node: FakeNo
     assert (await client.node.ExportImages(request)).size_bytes == 4096
     assert node.calls[-1] == ("export", "/a.tar", ("a:1",), "oci")
     for change, field in (({"path": "a"}, "path"), ({"images": []}, "images"), ({"format": "zip"}, "format")):
-        wrong = node_pb2.ExportImagesRequest(**{"path": "/a", "images": ["a"], **change})
+        fields: dict[str, Any] = {"path": "/a", "images": ["a"], **change}
+        wrong = node_pb2.ExportImagesRequest(**fields)
         code, message = await refused(client.node.ExportImages(wrong))
         assert (code, message.partition(":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, field)
 
@@ -882,7 +887,7 @@ async def test_stopping_ends_event_streams_without_waiting_for_the_grace(
         stream = client.runtime.GetContainerEvents(pb.GetEventsRequest())
         await stream.initial_metadata()
         await server.stop(10 * BOUND)
-        assert await stream.read() is aio.EOF
+        assert await stream.read() is END
 
 
 async def _awaited(call: Any) -> Any:
@@ -919,7 +924,7 @@ async def test_a_request_that_was_refused_is_forgotten_at_once(tmp_path: Path) -
     try:
         async with aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
             for path in methods:
-                code, _ = await refused(channel.unary_unary(path)(b""))
+                code, _ = await refused(cast(Any, channel).unary_unary(path)(b""))
                 assert code == grpc.StatusCode.NOT_FOUND
         await server.stop(0)
         assert [kept() for kept in seen] == [None, None]

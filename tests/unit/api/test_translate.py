@@ -621,7 +621,13 @@ def test_swap_pressure_and_io_are_shown_and_absent_when_they_are_not_known() -> 
     of_pod = stats.encode_pod(sandbox(), PodUsage(cgroup), 5)
     assert (of_pod.cpu.psi, of_pod.memory.psi, of_pod.io) == (shown.cpu.psi, shown.memory.psi, shown.io)
     bare = stats.encode_container(USAGE, None)
-    for part, field in ((bare, "swap"), (bare, "io"), (bare.cpu, "psi"), (bare.memory, "psi")):
+    absent: tuple[tuple[Any, str], ...] = (
+        (bare, "swap"),
+        (bare, "io"),
+        (bare.cpu, "psi"),
+        (bare.memory, "psi"),
+    )
+    for part, field in absent:
         assert not part.HasField(field)
     assert not stats.encode_pod(sandbox(), PodUsage(USAGE.cgroup), None).HasField("io")
 

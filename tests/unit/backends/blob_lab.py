@@ -11,6 +11,7 @@ from pathlib import Path
 
 from crib.backends.images.messages import LayerTerms
 from crib.backends.images.worker.connections import HostFailure
+from crib.backends.images.worker.download import BlobBody
 from crib.model.errors import CribError, Unavailable
 from crib.model.facts import LayerMounting
 from crib.model.image_settings import TransferSettings
@@ -43,8 +44,8 @@ class FakeBody:
     def __init__(self, host: FakeHost, start: int, end: int | None, cut: int | None) -> None:
         self._host = host
         self.start = start if host.ranges else 0
-        self.end = min(end or len(host.blob), len(host.blob)) if host.ranges else len(host.blob)
-        self.total = len(host.blob) if host.total else None
+        self.end: int | None = min(end or len(host.blob), len(host.blob)) if host.ranges else len(host.blob)
+        self.total: int | None = len(host.blob) if host.total else None
         self._cut = cut
         self.closed = False
 
@@ -86,7 +87,7 @@ class FakeClient:
     def blob_hosts(self) -> Sequence[RegistryHost]:
         return [RegistryHost(f"http://{name}/v2", "a/b", "test") for name in self.hosts]
 
-    async def open_blob(self, host: RegistryHost, digest: str, start: int, end: int | None) -> FakeBody:
+    async def open_blob(self, host: RegistryHost, digest: str, start: int, end: int | None) -> BlobBody:
         fake = self.hosts[_name(host)]
         fake.asked.append((start, end))
         await asyncio.sleep(0)  # as a request would

@@ -179,8 +179,8 @@ def test_a_kind_of_handler_and_a_network_become_rows_of_their_tables(
     networks.check_mode(NetworkSettings(mode="mesh"))
     assert handlers.KINDS["hyper"] is sys.modules["hyper"].Thing
     assert networks.KINDS["mesh"].owned is networks.KINDS["bridge"].owned
-    monkeypatch.setitem(networks.KINDS, "bridge", SimpleNamespace(held=lambda host: 1))  # type: ignore[arg-type]  # what is asked
-    monkeypatch.setitem(networks.KINDS, "cni", SimpleNamespace(held=lambda host: 0))  # type: ignore[arg-type]  # as above
+    monkeypatch.setitem(networks.KINDS, "bridge", SimpleNamespace(held=lambda host: 1))
+    monkeypatch.setitem(networks.KINDS, "cni", SimpleNamespace(held=lambda host: 0))
     host: networks.Host = SimpleNamespace()  # type: ignore[assignment]  # nobody looks at it
     assert str(networks.open_network(NetworkSettings(mode="mesh"), host)) == "a mesh"
     with pytest.raises(Broken, match=r"handlers.crun.kind is 'kata', .* \(there is: .*'vm'\)"):

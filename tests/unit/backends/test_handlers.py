@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -69,7 +69,7 @@ async def test_each_handler_is_opened_by_its_kind_and_the_default_one_looks_afte
         "one": "hyper",
         "two": "hyper",
     }
-    assert found["one"].opening.others == {"two"}
+    assert found["one"].opening.others == frozenset({"two"})
     assert found["two"].opening.others is None
 
 
@@ -114,7 +114,7 @@ def test_a_closed_handler_of_shims_knows_how_its_pods_must_be_ended(paths: Paths
 
 
 async def test_a_handler_of_shims_that_was_taken_out_is_opened_by_its_note(paths: Paths) -> None:
-    options = {"ConfigPath": "/etc/kata.toml", "Debug": True}
+    options: dict[str, Any] = {"ConfigPath": "/etc/kata.toml", "Debug": True}
     shim = ShimSettings(runtime="/opt/kata/containerd-shim-kata-v2", options=options, sandbox_service="never")
     noted = HandlerSettings(kind="shim", sandbox_container="never", shim=shim)
     os.makedirs(paths.shims)
@@ -125,7 +125,7 @@ async def test_a_handler_of_shims_that_was_taken_out_is_opened_by_its_note(paths
     one, gone = cast(Opened, found[HandlerName("one")]), found[HandlerName("gone")]
     try:
         assert set(found) == {"one", "gone"}
-        assert one.opening.others == {"gone"}
+        assert one.opening.others == frozenset({"gone"})
         assert one.opening.options.kind == "hyper", "what is configured counts"
         assert gone.facts.retired
         assert (gone.facts.own_kernel, gone.facts.sandbox_container) == (True, False)

@@ -8,6 +8,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,12 +45,13 @@ def spool() -> Iterator[Spool]:
 def fetching(
     spool: Spool, client: FakeClient, limits: TransferSettings = LIMITS, told: list[str] | None = None
 ) -> BlobDownload:
-    terms = TransferTerms(limits, SharedRate(), [].append if told is None else told.append)
+    terms = TransferTerms(limits, SharedRate(), (told if told is not None else []).append)
     return BlobDownload(client, spool, terms, client.blob_hosts())
 
 
 async def test_a_small_blob_comes_by_one_request_without_a_range(spool: Spool) -> None:
-    host, told = FakeHost(BLOB), []
+    host = FakeHost(BLOB)
+    told: list[str] = []
     await fetching(spool, FakeClient(host), told=told).run()
     assert host.asked == [(0, None)]
     assert spool.is_right()
@@ -150,7 +152,7 @@ def test_a_byte_now_and_then_is_no_progress(spool: Spool) -> None:
 def test_a_stall_that_the_client_notices_first_is_a_stall_too(spool: Spool) -> None:
     class Noticing(FakeClient):
         async def open_blob(self, host, digest, start, end):  # type: ignore[no-untyped-def]
-            body = await super().open_blob(host, digest, start, end)
+            body: Any = await super().open_blob(host, digest, start, end)
 
             async def chunks():  # type: ignore[no-untyped-def]
                 await asyncio.sleep(0.095)  # a slow server is what is tested
@@ -190,7 +192,7 @@ def test_a_host_that_our_own_bandwidth_limit_slows_down_is_not_to_blame(spool: S
     bandwidth = SharedRate()
     bandwidth.rate = 4096
     client = FakeClient(FakeHost(BLOB))
-    terms = TransferTerms(limits, bandwidth, [].append)
+    terms = TransferTerms(limits, bandwidth, list[str]().append)
     without_waiting(BlobDownload(client, spool, terms, client.blob_hosts()).run())
     assert spool.is_right()
 

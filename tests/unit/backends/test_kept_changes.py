@@ -21,8 +21,9 @@ READY = ContainerReport("app", "c1", "Running", ready=True, restarts=1)
 
 
 def told(before: ContainerReport, after: ContainerReport, sandbox: str = "s1") -> list[tuple[str, str]]:
-    reports = (PodReport("u", "Running", "", at, 0, (one,)) for at, one in (("s1", before), (sandbox, after)))
-    return [(event.action, event.text) for event in changes(*reports, NOW)]
+    earlier = PodReport("u", "Running", "", "s1", 0, (before,))
+    later = PodReport("u", "Running", "", sandbox, 0, (after,))
+    return [(event.action, event.text) for event in changes(earlier, later, NOW)]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,11 @@ def test_a_restart_a_pause_and_a_failed_probe_are_told_once(
     assert told(before, after) == said
 
 
+def test_another_container_in_which_a_probe_finds_the_same_is_told_too() -> None:
+    next_one = ContainerReport("app", "c2", "Running", restarts=2, probe=LATE.probe)
+    assert ("unhealthy", LATE.probe) in told(LATE, next_one)
+
+
 def test_what_is_restarted_with_its_pod_is_told_so() -> None:
     assert told(RUNS, AGAIN, "s2") == [
         ("restarted", "its pod was made again; restart 2, by crib's supervisor")
@@ -61,8 +67,8 @@ def test_what_is_restarted_with_its_pod_is_told_so() -> None:
 
 
 def test_an_event_leads_to_its_container_and_pod() -> None:
-    reports = (PodReport("u", "Running", "", "s1", 0, (one,)) for one in (ENDED, AGAIN))
-    (event,) = changes(*reports, NOW)
+    before, after = (PodReport("u", "Running", "", "s1", 0, (one,)) for one in (ENDED, AGAIN))
+    (event,) = changes(before, after, NOW)
     assert (event.subject, event.pod_id, event.name, event.at) == ("c2", "s1", "app", NOW)
 
 

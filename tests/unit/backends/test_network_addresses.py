@@ -27,8 +27,7 @@ SMALL6 = IPv6Network("fd00::/125")
 
 @pytest.fixture(params=["deferred", "autocommit"])
 def connection(request: pytest.FixtureRequest) -> Iterator[sqlite3.Connection]:
-    level = None if request.param == "autocommit" else ""
-    made = sqlite3.connect(":memory:", isolation_level=level)
+    made = sqlite3.connect(":memory:", isolation_level=None if request.param == "autocommit" else "DEFERRED")
     yield made
     made.close()
 

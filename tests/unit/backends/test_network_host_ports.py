@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
 import pytest
 
@@ -116,7 +117,7 @@ def test_elements_go_to_the_map_of_their_kind_and_come_back_from_it() -> None:
         "delete element inet t ports6_ip { fd00::9 . 6 . 8091 }",
     ]
     assert host_ports.elements("add", "t", {}) == ""
-    listed = {
+    listed: dict[str, Any] = {
         "ports_any": [(("6", "8080"), ("10.0.0.2", "80"))],
         "ports_ip": [(("127.0.0.1", "sctp", "8090"), ("10.0.0.2", "90"))],
         "ports6_any": [(("tcp", "8080"), ("fd00::2", "80"))],

@@ -15,8 +15,9 @@ import pytest
 
 from crib.backends.network.bridge import forwarder as forwarder_module
 from crib.backends.network.bridge import names
+from crib.backends.network.bridge.addresses import Address
 from crib.backends.network.bridge.forwarder import Forwarder, framed, read_framed, servers_in
-from crib.backends.network.bridge.names import Address, NameServer
+from crib.backends.network.bridge.names import NameServer
 from crib.wire import dns
 from tests.dns_questions import Upstream, answered, code, free_port, header, opt, question
 

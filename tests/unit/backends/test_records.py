@@ -379,16 +379,18 @@ async def test_a_file_that_is_damaged_while_it_is_in_use_is_written_anew_and_not
 ) -> None:
     database = Database(paths)
     records = SqliteRecords(database)
-    rows = [replace(full_sandbox(), id=f"{number:064x}", reason="x" * 3000) for number in range(40)]
+    rows = [
+        replace(full_sandbox(), id=SandboxId(f"{number:064x}"), reason="x" * 3000) for number in range(40)
+    ]
     for row in rows:
-        records.put_sandbox(row)  # type: ignore[arg-type]  # an id is a str
+        records.put_sandbox(row)
     async with watched(database) as seen:
         await seen.until(lambda: len(on_disk(paths)) == len(rows))
         with contextlib.closing(sqlite3.connect(paths.database)) as other:
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         content = Path(paths.database).read_bytes()
         Path(paths.database).write_bytes(content[:4096] + b"\xaa" * (len(content) - 4096))
-        records.put_sandbox(replace(rows[0], state=SandboxState.NOT_READY))  # type: ignore[arg-type]
+        records.put_sandbox(replace(rows[0], state=SandboxState.NOT_READY))
         await seen.until(lambda: bool(seen.mended))
         assert "nothing is lost" in seen.mended[0]
         assert len(on_disk(paths)) == len(rows)
@@ -404,8 +406,8 @@ async def test_the_log_stays_short_however_much_is_written(paths: Paths, quick: 
     async with watched(database) as seen:
         for number in range(60):
             for place in range(20):
-                row = replace(full_sandbox(), id=f"{place:064x}", reason=str(number) * 10_000)
-                records.put_sandbox(row)  # type: ignore[arg-type]
+                row = replace(full_sandbox(), id=SandboxId(f"{place:064x}"), reason=str(number) * 10_000)
+                records.put_sandbox(row)
             want = str(number) * 10_000
             await seen.until(lambda want=want: all(want.encode() in row for row in _blobs(paths)))  # type: ignore[misc]
             longest = max(longest, *(path.stat().st_size for path in Path(paths.data).glob("*-wal")))
@@ -450,7 +452,12 @@ async def test_a_boots_file_that_somebody_locks_holds_up_the_loop_once_and_not_f
             somebody.execute("BEGIN IMMEDIATE")
             told: list[str] = []
             tell = database.pods.told
-            database.pods.told = lambda part, problem: (told.append(problem), tell(part, problem))[1]
+
+            def heard(part: str, problem: str) -> None:
+                told.append(problem)
+                tell(part, problem)
+
+            database.pods.told = heard
             for row in rows:
                 SqliteRecords(database).put_sandbox(row)
             assert len(told) == 1, "the others waited for the next try"
@@ -926,8 +933,8 @@ async def test_many_rows_that_are_owed_are_tried_by_one_timer(
     database.pods._pay = counted  # type: ignore[method-assign]
     async with watched(database) as seen:
         for number in range(50):
-            row = replace(full_sandbox(), id=f"{number:064x}")
-            SqliteRecords(database).put_sandbox(row)  # type: ignore[arg-type]
+            row = replace(full_sandbox(), id=SandboxId(f"{number:064x}"))
+            SqliteRecords(database).put_sandbox(row)
         database.pods.connection.execute("ALTER TABLE elsewhere RENAME TO sandboxes")
         await seen.until(lambda: seen.problem == "")
     assert tries == 1 + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ async def test_one_that_ends_is_told_and_started_again(
 
 async def test_one_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made, heard = child_of(monkeypatch, TELLS, tmp_path)
-    monkeypatch.setattr(module.sys, "executable", str(tmp_path / "nothing"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
     made.want()
     told = await within(heard.problems)
     assert isinstance(told, str)

@@ -29,7 +29,7 @@ async def test_questions_of_one_turn_are_answered_by_one_thread_and_an_error_is_
 
 
 async def test_who_asks_and_leaves_takes_nothing_from_the_others() -> None:
-    looks = Together("looking", lambda number: -number)
+    looks: Together[int, int] = Together("looking", lambda number: -number)
     leaves, stays = asyncio.ensure_future(looks.ask(1)), asyncio.ensure_future(looks.ask(2))
     await asyncio.sleep(0)
     leaves.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from pathlib import Path
@@ -13,6 +12,7 @@ from crib.bench import crowd
 from crib.bench.callers import Order
 from crib.bench.crowd import CallerProcess
 from crib.bench.options import CrowdOptions, CrowdPart
+from crib.bench.target import BenchTarget
 from crib.client.errors import ClientError
 from tests.fakes.world import bounded
 from tests.unit.client.fake_runtime import World, serve
@@ -68,8 +68,7 @@ async def test_callers_whose_bench_is_gone_remove_their_pods(tmp_path: Path) -> 
     async with bounded():
         process = await CallerProcess.started(order)
         process.begin()
-        while "RunPodSandbox" not in world.calls:  # noqa: ASYNC110  # the fake tells nobody
-            await asyncio.sleep(0.01)
+        await world.calls.heard("RunPodSandbox")
         await process.end()
     await server.stop(None)
     assert not world.pods
@@ -84,13 +83,13 @@ async def test_a_runtime_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_work_is_shared_among_processes_evenly(tmp_path: Path) -> None:
     bench = crowd.CrowdBench(CrowdOptions(number=7), "unused")
     try:
-        target = crowd.BenchTarget("a", _Endpoint(), str(tmp_path), "image")  # type: ignore[arg-type]  # its endpoint is all that is read
+        target = BenchTarget("a", _Endpoint(), str(tmp_path), "image")  # type: ignore[arg-type]  # its endpoint is all that is read
         lives = bench._orders(target, CrowdPart.LIVES, 3)
         assert [(order.callers, order.lives, order.seconds) for order in lives] == [(2, 4, 0), (1, 3, 0)]
         lists = bench._orders(target, CrowdPart.LISTS, 1)
         assert [(order.callers, order.lives, order.seconds) for order in lists] == [(1, 0, 10)]
     finally:
-        os.rmdir(bench._directory)
+        os.rmdir(bench._place.directory)
 
 
 class _Endpoint:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from crib.cli.session import CliSession
 from crib.stubs.runtime.v1 import api_pb2 as cri
@@ -23,9 +24,7 @@ async def served(world: World, directory: Path, *, node: bool = True) -> AsyncIt
         await server.stop(None)
 
 
-def add_pod(
-    world: World, name: str, namespace: str = "default", *, ready: bool = True, **fields: Mapping[str, str]
-) -> str:
+def add_pod(world: World, name: str, namespace: str = "default", *, ready: bool = True, **fields: Any) -> str:
     """A pod; its id. `fields` are labels and annotations."""
     pod_id = world.new_id()
     metadata = cri.PodSandboxMetadata(name=name, namespace=namespace, uid=f"uid-{name}")

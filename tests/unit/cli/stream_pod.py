@@ -14,7 +14,7 @@ import sys
 import termios
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from crib.cli.session import CliSession
 from crib.stubs.runtime.v1 import api_pb2 as cri
@@ -110,12 +110,8 @@ async def crib(
     session: CliSession, *words: str, stdin: bytes | BinaryIO = b""
 ) -> subprocess.CompletedProcess[bytes]:
     """`crib` to its end, with pipes."""
-    source = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+    source: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+    command = [*CRIB, "-e", session.endpoint, *words]
     return await asyncio.to_thread(
-        subprocess.run,
-        [*CRIB, "-e", session.endpoint, *words],
-        **source,  # type: ignore[arg-type]  # one of the two
-        capture_output=True,
-        timeout=BOUND,
-        check=False,
+        lambda: subprocess.run(command, **source, capture_output=True, timeout=BOUND, check=False)
     )

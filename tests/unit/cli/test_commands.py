@@ -30,6 +30,7 @@ from crib.cli import (
     options,
     run,
 )
+from crib.cli.forms import Format
 from crib.cli.session import CliSession, CommandError
 from crib.cli.workload_options import RunCommandOptions
 from crib.client import pods
@@ -106,7 +107,7 @@ async def test_run_makes_the_pod_in_order_and_says_so(
 async def test_run_in_json_gives_ids(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, RunCommandOptions([manifest], output=options.Format.JSON))
+    await run.run(session, RunCommandOptions([manifest], output=Format.JSON))
     found = json.loads(capsys.readouterr().out)
     assert found[0]["id"] in world.pods
     assert set(found[0]["containers"]) == {"page", "server"}
@@ -264,7 +265,7 @@ async def test_a_host_path_of_the_wrong_type_is_refused_before_anything_is_made(
 async def test_a_dry_run_shows_the_requests_and_makes_nothing(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, RunCommandOptions([manifest], dry_run=True, output=options.Format.JSON))
+    await run.run(session, RunCommandOptions([manifest], dry_run=True, output=Format.JSON))
     found = json.loads(capsys.readouterr().out)
     assert found[0]["containers"][0]["metadata"]["name"] == "server"
     assert not world.calls
@@ -298,7 +299,7 @@ async def test_a_dry_run_hides_secrets_unless_they_are_asked_for(
 ) -> None:
     path = tmp_path / "b.yaml"
     path.write_text(SECRET)
-    wanted = RunCommandOptions([str(path)], dry_run=True, show_secrets=shown, output=options.Format.JSON)
+    wanted = RunCommandOptions([str(path)], dry_run=True, show_secrets=shown, output=Format.JSON)
     await run.run(session, wanted)
     out = capsys.readouterr().out
     (container,) = json.loads(out)[0]["containers"]
@@ -379,7 +380,7 @@ async def test_pods_and_ps_are_tables_or_documents(
     assert "page" not in capsys.readouterr().out
     await listing.containers(session, listing_options.PsOptions("web", every=True))
     assert "Exited (0)" in capsys.readouterr().out
-    await listing.pods(session, listing_options.PodsOptions(output=options.Format.JSON))
+    await listing.pods(session, listing_options.PodsOptions(output=Format.JSON))
     assert json.loads(capsys.readouterr().out)[0]["state"] == "SANDBOX_READY"
     await listing.pods(session, listing_options.PodsOptions(namespace="other"))
     assert len(capsys.readouterr().out.splitlines()) == 1
@@ -453,7 +454,7 @@ async def test_inspect_opens_the_json_of_info(
 ) -> None:
     await run.run(session, RunCommandOptions([manifest]))
     capsys.readouterr()
-    await inspection.inspect(session, options.InspectOptions("web", output=options.Format.JSON))
+    await inspection.inspect(session, options.InspectOptions("web", output=Format.JSON))
     assert json.loads(capsys.readouterr().out)["info"] == {"info": {"runtime": "fake"}}
     await inspection.inspect(session, options.InspectOptions("web", "server"))
     assert "CONTAINER_RUNNING" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from crib.cli.session import CliSession
 from crib.cli.usage import df
 from crib.cli.usage.df import Total, totals
 from crib.cli.usage_options import DfOptions
+from crib.client import node
 from crib.stubs.node.v1 import node_pb2 as pb
 
 MIB = 1 << 20
@@ -75,7 +76,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> CliSession:
     async def answer(connection: object) -> pb.DiskUsageResponse:
         return FOUND
 
-    monkeypatch.setattr(df.node, "disk_usage", answer)
+    monkeypatch.setattr(node, "disk_usage", answer)
     monkeypatch.setattr("crib.client.Connection._check_socket", lambda connection: None)
     return CliSession("unix:///nowhere")
 

@@ -10,7 +10,8 @@ import pytest
 
 from crib.cli import explain
 from crib.cli.explain import origin_of, rows
-from crib.cli.options import ExplainSpecOptions, Format
+from crib.cli.forms import Format
+from crib.cli.options import ExplainSpecOptions
 from crib.cli.session import CliSession, CommandError
 from crib.client import pods
 from crib.client.errors import Ambiguous, NotFound, NotOffered, PodFailure
@@ -75,8 +76,12 @@ def manifest(tmp_path: Path) -> str:
 
 async def run_pod(session: CliSession, name: str, *containers: str, uid: str = "") -> pods.Pod:
     async with session.connect() as connection:
-        config = pb.PodSandboxConfig(metadata={"name": name, "namespace": "default", "uid": uid or name})
-        configs = [pb.ContainerConfig(metadata={"name": container}) for container in containers]
+        config = pb.PodSandboxConfig(
+            metadata=pb.PodSandboxMetadata(name=name, namespace="default", uid=uid or name)
+        )
+        configs = [
+            pb.ContainerConfig(metadata=pb.ContainerMetadata(name=container)) for container in containers
+        ]
         return await pods.run(connection, config, configs)
 
 

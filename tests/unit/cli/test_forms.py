@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -15,7 +16,7 @@ from crib.cli.output import Listing, document
 from crib.cli.session import ending
 from crib.cli.tables import TableColumn
 
-PODS = [
+PODS: list[dict[str, Any]] = [
     {"id": "a" * 64, "metadata": {"name": "web", "attempt": 0}, "size": "5", "list": [1, 2, 3]},
     {"id": "b" * 64, "metadata": {"name": "db", "attempt": 1}, "size": "15", "labels": {"a.b/c": "x"}},
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from crib.cli import images, options, progress
+from crib.cli.forms import Format
 from crib.cli.session import CliSession, CommandError
 from crib.client.errors import NotFound, NotOffered, RuntimeFailure
 from crib.stubs.node.v1.node_pb2 import CheckProgress, ExplainRegistryResponse, RegistryHost
@@ -163,7 +164,7 @@ async def test_explain_is_a_table_of_hosts_in_their_order(
     assert cells[3][4:] == ["me, auth.json", "1 CA of its own, 2 client certificates", "10 s", "hosts.toml"]
     assert cells[4][3:] == ["tags, digests", "anonymous", "not verified", "10 s", "the registry itself"]
     assert cells[5] == ["1 is also sent the headers X-A, X-B"]
-    await images.explain(session, options.ExplainOptions("a", options.Format.JSON))
+    await images.explain(session, options.ExplainOptions("a", Format.JSON))
     assert json.loads(capsys.readouterr().out)["hosts"][0]["clientCertificates"] == 2
 
 
@@ -204,7 +205,7 @@ async def test_a_check_without_damage_succeeds(
     world.checked = [CheckProgress(layer_digest="sha256:aa"), CheckProgress(finished=True, layers=1)]
     assert await images.check(session, options.CheckOptions()) == 0
     assert capsys.readouterr().out == "1 layer checked, none damaged\n"
-    assert await images.check(session, options.CheckOptions(output=options.Format.JSON)) == 0
+    assert await images.check(session, options.CheckOptions(output=Format.JSON)) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["checked"], found["damaged"], len(found["layers"])) == (1, 0, 1)
     world.checked = []

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from crib.cli import app, network
+from crib.cli.forms import Format
 from crib.cli.options import (
-    Format,
     NetworkCheckOptions,
     NetworkGcOptions,
     NetworkInspectOptions,
@@ -160,11 +160,11 @@ async def test_what_was_released_is_told(
 async def test_the_bridge_is_removed_when_no_pod_is_attached(
     session: CliSession, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.attached = 2
+    world.pods_attached = 2
     with pytest.raises(WrongState, match="2 pods are attached"):
         await network.remove(session)
     assert capsys.readouterr().out == ""
-    world.attached = 0
+    world.pods_attached = 0
     await network.remove(session)
     assert capsys.readouterr().out == "removed the built-in bridge and its rules\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
 import pytest
 
@@ -245,7 +246,7 @@ def test_a_bridged_pod_without_a_default_route_has_no_way_out() -> None:
 
 
 def test_a_pod_of_the_hosts_network_and_one_that_has_stopped() -> None:
-    about = {"pod_sandbox_id": "0123456789abcdef", "pod": "default/web"}
+    about: dict[str, Any] = {"pod_sandbox_id": "0123456789abcdef", "pod": "default/web"}
     assert drawn(InspectPodNetworkResponse(**about, host_network=True), BRIDGE) == golden("""
         ┌─ pod default/web (0123456789ab) ─────┐
         │ network  the host's own              │

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
         return subprocess.CompletedProcess(command, 0, json.dumps(document).encode())
 
-    monkeypatch.setattr(setup.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     return document
 
 
@@ -80,7 +81,7 @@ def test_without_a_terminal_nothing_is_written_unasked(
 ) -> None:
     path = tmp_path / "crictl.yaml"
     found["offers"] = [{"path": str(path), "before": "", "after": "new\n", "then": ""}]
-    monkeypatch.setattr(setup.sys.stdin, "isatty", lambda: False, raising=False)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     with pytest.raises(CommandError, match="no terminal to ask; use --yes"):
         setup.setup(SetupOptions(write=True))
     assert not path.exists()

@@ -10,6 +10,7 @@ from crib.cli import why
 from crib.cli.output import clean
 from crib.cli.session import CliSession
 from crib.cli.usage_options import WhyOptions
+from crib.client import node
 from crib.stubs.node.v1.node_pb2 import ContainerEnd, OomKill, StopRequest
 
 SECOND = 1_000_000_000
@@ -161,7 +162,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> CliSession:
     async def answer(*_: object) -> list[ContainerEnd]:
         return FOUND
 
-    monkeypatch.setattr(why.node, "ends", answer)
+    monkeypatch.setattr(node, "ends", answer)
     monkeypatch.setattr("crib.client.Connection._check_socket", lambda connection: None)
     return CliSession("unix:///nowhere")
 

@@ -26,7 +26,7 @@ class NetworkWorld(World):
     """By the pod's id."""
     found: list[node.NetworkCheck] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
-    attached: int = 0
+    pods_attached: int = 0
     check_networks: list[node.CheckNetworksRequest] = field(default_factory=list)
     everything: list[bool] = field(default_factory=list)
 
@@ -55,9 +55,9 @@ class FakeNetworkNode(FakeNode):
 
     async def RemoveNetwork(self, request: Any, context: Any) -> node.RemoveNetworkResponse:
         self.world.calls.append("RemoveNetwork")
-        if self.world.attached:
+        if self.world.pods_attached:
             await context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION, f"{self.world.attached} pods are attached: 0001"
+                grpc.StatusCode.FAILED_PRECONDITION, f"{self.world.pods_attached} pods are attached: 0001"
             )
         return node.RemoveNetworkResponse()
 

@@ -42,11 +42,29 @@ class Older(StreamServer):
         return chosen
 
 
+class Calls(list[str]):
+    """Names of calls, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = asyncio.Event()
+
+    def append(self, name: str) -> None:
+        super().append(name)
+        self._news.set()
+
+    async def heard(self, name: str) -> None:
+        """Returns when there was a call of this name. The caller bounds it."""
+        while name not in self:
+            self._news.clear()
+            await self._news.wait()
+
+
 @dataclass
 class World(FakeWorld):
     """What the fake holds; tests look at it and change it."""
 
-    calls: list[str] = field(default_factory=list)
+    calls: Calls = field(default_factory=Calls)
     stop_timeouts: list[int] = field(default_factory=list)
     stop_code: int | None = None
     """With which containers end that are stopped, unless it is that of the signal."""

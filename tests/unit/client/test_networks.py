@@ -58,7 +58,7 @@ async def test_garbage_is_told_and_everything_only_taken_when_asked_for(
 
 async def test_a_bridge_with_pods_is_not_removed(connection: Connection, world: NetworkWorld) -> None:
     await networks.remove(connection)
-    world.attached = 2
+    world.pods_attached = 2
     with pytest.raises(WrongState, match="2 pods are attached"):
         await networks.remove(connection)
 

@@ -295,8 +295,9 @@ async def test_a_certificate_of_this_node_is_taken_unless_an_authority_is_named(
         other.write_bytes(
             self_signed("127.0.0.1").partition(b"-----BEGIN CERT")[2].join([b"-----BEGIN CERT", b""])
         )
-        for transport in ("auto", "spdy"):
-            options = StreamOptions(transport=transport, ca_file=str(other))  # type: ignore[arg-type]
+        transports: tuple[Literal["auto", "spdy"], ...] = ("auto", "spdy")
+        for transport in transports:
+            options = StreamOptions(transport=transport, ca_file=str(other))
             with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
                 async with streams.exec(connection, lab.box.id, ["sh"], options):
                     pass

@@ -13,7 +13,7 @@ from crib.config.views import values
 from crib.model.settings import Settings
 from tests.unit.config.texts import uncommented
 
-TYPES = {
+TYPES: dict[str, Any] = {
     "object": dict,
     "array": list,
     "string": str,

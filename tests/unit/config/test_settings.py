@@ -6,7 +6,7 @@ import dataclasses
 import re
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, cast, get_args, get_origin
 
 import pytest
 
@@ -296,7 +296,7 @@ def shown(default: Any) -> str:
     if default == DEFAULT_CAPABILITIES:
         return "docker's fourteen"
     if default == "the node's":
-        return default
+        return str(default)
     if isinstance(default, str):
         return f'`"{default}"`'
     if isinstance(default, tuple):
@@ -325,7 +325,7 @@ def type_of(name: str) -> str:
         kind = unwrapped(kind)[0]
         if get_origin(kind) is tuple:
             kind = unwrapped(get_args(kind)[0])[0]
-        kind = keys_of(kind)[part] if dataclasses.is_dataclass(kind) else get_args(kind)[1]
+        kind = keys_of(cast(Any, kind))[part] if dataclasses.is_dataclass(kind) else get_args(kind)[1]
     return word(kind)
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -256,7 +257,7 @@ async def test_the_command_exits_with_one_if_a_must_case_fails(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "every", lambda: [made(passes), made(mismatches)])
-    files = {kind: f"{tmp_path}/report.{kind}" for kind in ("junit", "html", "markdown")}
+    files: dict[str, Any] = {kind: f"{tmp_path}/report.{kind}" for kind in ("junit", "html", "markdown")}
     here = CliSession(f"{tmp_path}/s")
     assert await command.run(here, ConformOptions(image=IMAGE, **files)) == 1
     out, err = capsys.readouterr()

@@ -307,7 +307,7 @@ async def test_faults_count_and_what_is_over_is_only_told(world: World) -> None:
 async def test_a_quick_check_reads_no_layer(world: World) -> None:
     layer = await _damage_layer(world)
     assert await found(world, quick=True) == []
-    world.images.layers.discard(layer)  # type: ignore[arg-type]
+    world.images.layers.discard(layer)
     (one,) = await found(world, quick=True)
     assert layer in one.subject
     assert [one.mended for one in await found(world, quick=True, repair=True)] == [True]

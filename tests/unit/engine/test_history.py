@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any, cast
 
 import pytest
 
@@ -246,7 +247,7 @@ async def test_a_reader_whose_cursor_is_beyond_the_end_is_told_that_it_is_of_no_
 async def test_a_follower_gets_what_comes_in_order_however_slow_it_is(history: History) -> None:
     happened(history, 1)
     seen: list[int] = []
-    async with bounded(), aclosing(history.read(EventFilter(follow=True))) as reading:
+    async with bounded(), aclosing(cast(Any, history.read(EventFilter(follow=True)))) as reading:
         while len(seen) < 3 * BATCH:
             batch = await anext(reading)
             seen += [event.number for event in batch.events]
@@ -258,7 +259,7 @@ async def test_a_follower_that_was_overtaken_by_forgetting_is_told_so(
     history: History, journal: MemoryJournal
 ) -> None:
     numbers = happened(history, 1)
-    async with bounded(), aclosing(history.read(EventFilter(follow=True))) as reading:
+    async with bounded(), aclosing(cast(Any, history.read(EventFilter(follow=True)))) as reading:
         assert [event.number for event in (await anext(reading)).events] == numbers
         happened(history, 20)
         journal.forget(0, 5)
@@ -292,7 +293,7 @@ async def test_there_is_a_bound_to_the_number_of_readers(
 ) -> None:
     monkeypatch.setattr(history_module, "READER_LIMIT", 1)
     happened(history, 1)
-    async with bounded(), aclosing(history.read(EventFilter(follow=True))) as reading:
+    async with bounded(), aclosing(cast(Any, history.read(EventFilter(follow=True)))) as reading:
         await anext(reading)
         with pytest.raises(Exhausted, match="1 readers"):
             await batches(history)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ DIRECTORY = "/var/lib/kubelet/pods/0000-uid/containers/app"
 
 def kubelet_try(number: int) -> ContainerConfig:
     """A config as a kubelet makes it for its try of that number: maps and sets come in another order."""
-    turn = slice(None, None, -1 if number % 2 else 1)
+    turn = -1 if number % 2 else 1
     mounts = (
         Mount(container_path="/data", host_path="/var/lib/kubelet/pods/0000-uid/volumes/data"),
         Mount(container_path="/plugin", host_path="/opt/plugin", readonly=True),
@@ -28,11 +29,11 @@ def kubelet_try(number: int) -> ContainerConfig:
     message = Mount(container_path="/dev/termination-log", host_path=f"{DIRECTORY}/{0xA0B0C0D0 + number:08x}")
     return replace(
         container_config(),
-        envs=(("A", b"1"), ("B", b"2"), ("KUBERNETES_PORT", b"tcp://10.0.0.1:443"))[turn],
-        mounts=(*mounts[turn], message),
-        devices=(Device("/dev/one", "/dev/null", "rw"), Device("/dev/two", "/dev/zero", "rw"))[turn],
-        cdi_devices=("example.com/gpu=0", "example.com/gpu=1")[turn],
-        security=ContainerSecurity(supplemental_groups=(1, 2, 3)[turn]),
+        envs=(("A", b"1"), ("B", b"2"), ("KUBERNETES_PORT", b"tcp://10.0.0.1:443"))[::turn],
+        mounts=(*mounts[::turn], message),
+        devices=(Device("/dev/one", "/dev/null", "rw"), Device("/dev/two", "/dev/zero", "rw"))[::turn],
+        cdi_devices=("example.com/gpu=0", "example.com/gpu=1")[::turn],
+        security=ContainerSecurity(supplemental_groups=(1, 2, 3)[::turn]),
         annotations={TERMINATION: "/dev/termination-log"},
     )
 
@@ -42,7 +43,7 @@ def test_a_kubelets_second_try_asks_for_the_same_container() -> None:
     assert container_differences(kubelet_try(1), kubelet_try(2)) == ()
 
 
-def _message_mount(config: ContainerConfig, **changes: str) -> ContainerConfig:
+def _message_mount(config: ContainerConfig, **changes: Any) -> ContainerConfig:
     *others, message = config.mounts
     return replace(config, mounts=(*others, replace(message, **changes)))
 

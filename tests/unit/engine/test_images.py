@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.transfers import TransferUpdate
 from crib.model.errors import Broken, InvalidRequest, NotFound, Unavailable
+from crib.model.ids import ImageId
 from crib.model.image import FetchedImage, ImageDocuments, ImageRecord
 from crib.model.sandbox import PodMetadata
 from crib.model.settings import Settings
@@ -160,7 +162,9 @@ async def test_an_image_name_that_looks_like_the_beginning_of_an_id_is_the_name(
 async def test_a_beginning_that_fits_two_images_is_refused(world: World) -> None:
     base = made_image("a", "x")
     for number in (1, 2):
-        image = replace(base, id=f"sha256:feed{number}{'0' * 59}", manifest_digest=digest_of(str(number)))
+        image = replace(
+            base, id=ImageId(f"sha256:feed{number}{'0' * 59}"), manifest_digest=digest_of(str(number))
+        )
         world.images.publish(f"image{number}", image)
         await world.pull(f"image{number}")
     for text in ("feed", "sha256:feed"):
@@ -437,7 +441,7 @@ async def test_a_follower_joins_a_pull_under_way_and_its_leaving_does_not_end_it
     pulling = asyncio.ensure_future(world.pull(IMAGE))
     async with bounded():
         await hold.reached.wait()
-        updates = world.node.images.follow_pull(order("busybox"), start=False)
+        updates: Any = world.node.images.follow_pull(order("busybox"), start=False)
         first = await anext(updates)
         assert {progress.stage for progress in first.layers} == {"resolving", "done"}
         await updates.aclose()
@@ -489,7 +493,7 @@ async def test_a_failed_import_whose_watcher_left_is_heard_by_the_keeper_only(
     archive(world)
     hold = world.images.failpoints.hold("import_archive")
     world.images.failpoints.set("import_archive=1*error(torn)")
-    updates = world.node.images.import_archive("/tmp/saved.tar", [])
+    updates: Any = world.node.images.import_archive("/tmp/saved.tar", [])
     async with bounded():
         await anext(updates)
         await hold.reached.wait()

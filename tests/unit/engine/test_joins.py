@@ -79,7 +79,7 @@ async def test_without_a_linger_work_goes_on_when_all_callers_have_gone() -> Non
 async def test_the_linger_begins_anew_with_each_last_caller() -> None:
     joins: Joins[int] = Joins(TaskKeeper(), "test", linger=lambda: 3600.0)
     work = Work()
-    timers = []
+    timers: list[asyncio.TimerHandle | None] = []
     for _ in range(2):
         caller = asyncio.ensure_future(joins.join("a", None, work))
         await turns()

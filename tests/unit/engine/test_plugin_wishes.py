@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -241,7 +242,8 @@ async def test_a_plugin_learns_of_all_that_is_there_and_has_not_ended(
     async with bounded(), host(world).alone() as there:
         assert [one.record.id for one in there.pods] == [pod]
         assert {one.record.id for one in there.containers} == {created, running}
-        assert all(one.spec for one in (*there.pods, *there.containers))
+        shown: list[Any] = [*there.pods, *there.containers]
+        assert all(one.spec for one in shown)
 
 
 async def test_each_container_is_either_shown_to_a_plugin_that_comes_or_it_is_asked_about_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from crib.model.container import ContainerState
 from crib.model.edits import ContainerEdits
 from crib.model.errors import WrongState
 from crib.model.extension import VERBS, View
-from crib.model.plugins import CreateAnswer, UpdateAnswer
+from crib.model.plugins import ContainerMoment, CreateAnswer, PodMoment, UpdateAnswer
 from crib.model.resource_change import ResourceChange
 from crib.model.sandbox import Resources, SandboxState
 from crib.ports.plugins import PluginRefused
@@ -74,6 +75,50 @@ async def test_a_whole_life_is_told_in_its_order_with_the_states(world: World, p
         Told("StopPodSandbox", pod, "not-ready"),
         Told("RemovePodSandbox", pod, "removing"),
     ]
+
+
+async def test_nothing_is_put_together_for_what_nobody_hears(
+    world: World, plugins: FakePlugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[str]()
+
+    def counting(port: Any) -> None:
+        made_spec = port.made_spec
+
+        def counted(row: Any) -> bytes:
+            read.append(row.id)
+            spec: bytes = made_spec(row)
+            return spec
+
+        monkeypatch.setattr(port, "made_spec", counted)
+
+    counting(world.handler.pods)
+    counting(world.handler.containers)
+    plugins.deaf_to = {*PodMoment, *ContainerMoment, "StopContainer", "UpdateContainer"}
+    pod = await world.pod()
+    container = await world.running(pod)
+    assert read == [pod], "for CreateContainer"
+    await world.node.containers.update(container, Resources(cpu_shares=100))
+    await world.node.containers.stop(container, 0)
+    await world.node.sandboxes.stop(pod)
+    await world.node.sandboxes.remove(pod)
+    assert read == [pod]
+    assert plugins.moments() == ["CreateContainer"]
+
+
+async def test_a_pod_is_read_once_for_all_of_its_containers_and_again_when_its_row_has_changed(
+    world: World, plugins: FakePlugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = await world.pod()
+    await world.running(pod, "one")
+    await world.running(pod, "two")
+    ready = [shown for shown in plugins.pods if shown.record.state is SandboxState.READY]
+    assert len(ready) > 4
+    assert len({id(shown) for shown in ready}) == 1
+    await world.node.sandboxes.update(pod, None, Resources(cpu_shares=100))
+    await world.running(pod, "three")
+    assert plugins.pods[-1].record is world.records.sandboxes[pod]
+    assert plugins.pods[-1] is not ready[0]
 
 
 async def test_nobody_is_told_anything_while_there_is_no_plugin(world: World) -> None:

@@ -13,7 +13,7 @@ from crib.engine.sandboxes.checkpoint import RestoreOrder
 from crib.model.checkpoint_settings import CheckpointSettings
 from crib.model.container import ContainerConfig, ContainerSecurity, ContainerState
 from crib.model.errors import AlreadyExists, Broken, InvalidRequest, NotFound, TimedOut, WrongState
-from crib.model.ids import ContainerId, SandboxId
+from crib.model.ids import ContainerId, ImageId, SandboxId
 from crib.model.sandbox import NamespaceMode, NamespaceOptions
 from crib.model.settings import Settings
 from tests.fakes.images import made_image
@@ -105,7 +105,7 @@ async def test_restoring_is_off_unless_the_node_allows_it() -> None:
 async def test_an_archive_of_an_image_that_is_not_here_pulls_nothing(world: World, archive: str) -> None:
     packed = world.handler.host.archives[archive]
     other = replace(
-        packed.record, image_id="sha256:" + "0" * 64, config=config(image="docker.io/other/one:1")
+        packed.record, image_id=ImageId("sha256:" + "0" * 64), config=config(image="docker.io/other/one:1")
     )
     world.handler.host.archives[archive] = replace(packed, record=other)
     names = {tag for image in world.node.images.list() for tag in image.tags}

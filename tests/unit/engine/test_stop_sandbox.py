@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -130,10 +131,11 @@ async def test_who_asks_again_for_a_remove_that_is_under_way_is_told_how_it_ends
 ) -> None:
     pod = await world.pod()
     container = await world.running(pod)
-    remove, known = {
+    verbs: dict[str, Any] = {
         "sandboxes": (world.node.sandboxes.remove, pod),
         "containers": (world.node.containers.remove, container),
-    }[what]
+    }
+    remove, known = verbs[what]
     hold = world.handler.failpoints.hold("delete")
     world.handler.failpoints.set("delete=1*error(no descriptor left)")
     async with bounded():

@@ -237,7 +237,7 @@ def test_a_stage_that_takes_unusually_long_is_a_warning_until_it_ends(
     stage.pod = "default/web"
     with stage("RunPodSandbox"), stage("network", "slow"):
         timelines._watch()
-        assert daemons.notices.warnings == ()
+        assert not daemons.notices.warnings
         began = timelines.of(pod(1)).innermost()[0]._began
         monkeypatch.setattr(time, "monotonic_ns", lambda: began + 31_000_000_000)
         with caplog.at_level(logging.WARNING):
@@ -259,7 +259,7 @@ def test_a_pull_and_a_grace_may_take_longer(daemons: Daemons, monkeypatch: pytes
         later = time.monotonic_ns() + 31_000_000_000
         monkeypatch.setattr(time, "monotonic_ns", lambda: later)
         timelines._watch()
-        assert daemons.notices.warnings == ()
+        assert not daemons.notices.warnings
 
 
 def test_stages_that_others_have_timed_are_parts_of_the_one_that_asks(timelines: Timelines) -> None:

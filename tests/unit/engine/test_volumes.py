@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from crib.engine.volumes import publishing
 from crib.engine.volumes.verbs import VolumeFilter
 from crib.model.errors import (
     AlreadyExists,
     Broken,
     CribError,
+    Exhausted,
     InvalidRequest,
     NotFound,
     Unavailable,
@@ -77,7 +80,7 @@ async def test_a_volume_that_is_there_already_is_the_answer_if_it_is_the_same(wo
     ],
 )
 async def test_a_volume_that_is_there_and_differs_is_refused_by_the_difference(
-    world: World, change: dict[str, object], says: str
+    world: World, change: dict[str, Any], says: str
 ) -> None:
     await world.node.volumes.create(order(capacity=10))
     with pytest.raises(AlreadyExists, match="volume default/data is there already: ") as refused:
@@ -236,11 +239,12 @@ async def test_a_class_that_is_not_configured_or_says_something_else_is_refused(
 ) -> None:
     world = World(Settings(images=image_settings(), volumes=replace(classes, default_class="")))
     await world.start()
-    for change, says in (
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"kind": "", "storage_class": "slow"}, "storage_class: no class 'slow' is configured"),
         ({"kind": "local", "storage_class": "fast"}, "kind: is 'local', and class 'fast' has 'csi'"),
         ({"kind": ""}, "storage_class: none is named, and volumes.default_class is empty"),
-    ):
+    )
+    for change, says in wrong:
         with pytest.raises(InvalidRequest, match=says):
             await world.node.volumes.create(order(**change))
     await world.close()
@@ -659,6 +663,40 @@ async def test_what_is_exported_is_described_without_secrets(world: World) -> No
     said = world.volumes.archives.descriptions["/archive"]
     assert (said.name, said.kind, said.labels) == ("default/data", "local", {"a": "b"})
     assert "token" not in str(said)
+
+
+@pytest.mark.parametrize(
+    ("gives", "group", "told"), [(True, 7, True), (True, None, False), (False, 7, False)]
+)
+async def test_files_have_the_pods_group_only_where_the_kind_gives_them_and_the_pod_has_one(
+    world: World, gives: bool, group: int | None, told: bool
+) -> None:
+    world.volumes.kind.can = KindFacts(gives_group=gives)
+    async with bounded():
+        (one,) = await world.node.volumes.publish(replace(pod(), fs_group=group), [wanted()])
+    assert one.has_group is told
+
+
+async def test_a_volume_has_so_many_uses_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "MAX_USES", 2)
+    for name in ("a", "b", "a"):
+        await published(world, name)
+    with pytest.raises(Exhausted, match="volume default/data has 2 uses, which is the limit"):
+        await published(world, "c")
+    assert len(next(world.node.volumes.list()).uses) == 2
+
+
+async def test_a_publish_that_fails_takes_nothing_from_a_pod_that_has_the_volume_already(
+    world: World,
+) -> None:
+    await published(world)
+    world.volumes.kind.failpoints.set("publish=1*error(torn)")
+    with pytest.raises(Broken, match="torn"):
+        await published(world)
+    (row,) = world.node.volumes.list()
+    assert [use.pod.name for use in row.uses] == ["web"]
+    (again,) = await published(world)
+    assert not again.is_new
 
 
 async def test_pods_come_and_go_while_a_volume_is_exported(world: World) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from crib.host import directories
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.files import remove_tree
 
@@ -62,7 +61,7 @@ def test_a_link_put_in_the_place_of_a_new_directory_is_not_followed(
         os.rmdir(path)
         os.symlink(target, path)
 
-    monkeypatch.setattr(directories.os, "mkdir", swapped)
+    monkeypatch.setattr(os, "mkdir", swapped)
     with pytest.raises(OSError, match="link"):
         make_directory(f"{tmp_path}/new", 0o755)
     assert mode(target) == 0o700

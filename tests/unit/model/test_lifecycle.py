@@ -75,8 +75,8 @@ def test_every_verb_has_its_row() -> None:
 def test_everything_can_be_removed_and_abandoned() -> None:
     for verb in (SandboxVerb.REMOVE, SandboxVerb.ABANDON, SandboxVerb.RELEASE):
         assert set(SANDBOX_MOVES[verb]) == set(SandboxState)
-    for verb in (ContainerVerb.REMOVE, ContainerVerb.ABANDON):
-        assert set(CONTAINER_MOVES[verb]) == set(ContainerState)
+    for one in (ContainerVerb.REMOVE, ContainerVerb.ABANDON):
+        assert set(CONTAINER_MOVES[one]) == set(ContainerState)
 
 
 def test_what_is_being_removed_is_never_as_it_was_before() -> None:

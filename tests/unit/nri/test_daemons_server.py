@@ -32,13 +32,13 @@ def host() -> LabHost:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> NriSettings:
-    directories = {"plugin_dir": str(tmp_path / "plugins"), "plugin_config_dir": str(tmp_path / "conf.d")}
     return NriSettings(
         socket=str(tmp_path / "nri.sock"),
         registration_timeout=20.0,
         request_timeout=20.0,
         synchronize_timeout=20.0,
-        **directories,
+        plugin_dir=str(tmp_path / "plugins"),
+        plugin_config_dir=str(tmp_path / "conf.d"),
     )
 
 
@@ -153,5 +153,5 @@ async def test_plugins_come_back_after_the_daemon_does(
         await second.begin(host)
         await ready(second)
         await second.pod(PodMoment.RUN, shown_pod(), no_stage)
-        assert plugin.told[-1][0] == "run_pod_sandbox"
+        assert [told[0] for told in plugin.told][-1] == "run_pod_sandbox"
         await second.close()

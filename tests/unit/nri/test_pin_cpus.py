@@ -63,7 +63,7 @@ def test_lists_are_as_short_as_the_kernels() -> None:
 @pytest.mark.parametrize("name", MACHINES)
 def test_a_machine_is_read_from_what_the_kernel_shows(name: str, tmp_path: Path) -> None:
     cores = MACHINES[name]
-    cpus = {cpu: core for core in cores for cpu in core.threads}  # type: ignore[attr-defined]  # of a module that is loaded
+    cpus = {cpu: core for core in cores for cpu in core.threads}
     for cpu, core in cpus.items():
         (tmp_path / f"cpu/cpu{cpu}/topology").mkdir(parents=True)
         (tmp_path / f"cpu/cpu{cpu}/topology/thread_siblings_list").write_text(
@@ -107,7 +107,7 @@ def test_no_two_containers_have_a_core_and_something_stays_shared(
         shared = set(pin.read_list(pool.shared))
         assert shared
         assert not shared & set(all_owned)
-        known = {cpu for core in MACHINES[name] for cpu in core.threads}  # type: ignore[attr-defined]  # as above
+        known = {cpu for core in MACHINES[name] for cpu in core.threads}
         assert shared | set(all_owned) == known
         assert reserved & known <= shared
 

@@ -147,7 +147,7 @@ async def test_an_event_reaches_its_method(call: str, tmp_path: Path) -> None:
     async with joined(plugin, tmp_path) as runtime:
         assert await runtime.ask(call, question(**about), messages.Empty) == messages.Empty()
         assert plugin.told[-1] == (method, *about.values())
-        event = messages.StateChangeEvent(event=EVENTS[method], **about)  # type: ignore[arg-type]  # its two fields
+        event = messages.StateChangeEvent(event=EVENTS[method], **about)
         await runtime.ask("StateChange", event, messages.Empty)
         assert plugin.told[-1] == (method, *about.values())
         assert len(plugin.told) == 3

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import logging
 import time
 from collections.abc import Iterator
 from contextvars import copy_context
+from typing import Any
 
 import pytest
 
@@ -19,6 +19,7 @@ from crib.observe import logs
 from crib.observe.log_rules import RULES, RULES_LIMIT
 from crib.tasks.calls import CallUnderWay, enter
 from crib.tasks.keeper import TaskKeeper
+from tests.heard_logs import heard_logs
 
 BOUND = 30.0
 POD, BOX = "727ff948695e" + "0" * 52, "fb59ad2bf4ca" + "0" * 52
@@ -84,7 +85,7 @@ STOP = CallUnderWay(
     ],
 )
 async def test_a_rule_is_for_lines_of_calls_that_fit_all_it_says(
-    out: io.StringIO, fields: dict[str, str], is_heard: bool
+    out: io.StringIO, fields: dict[str, Any], is_heard: bool
 ) -> None:
     RULES.follow(rule(**fields))
     in_call(STOP, "of the call")
@@ -130,11 +131,11 @@ async def test_the_latest_rule_for_everything_counts_and_may_ask_for_less(out: i
 
 
 async def test_a_rule_ends_by_itself_and_the_log_says_so(out: io.StringIO) -> None:
-    RULES.follow(rule(seconds=0.05, pod="web"))
-    assert [one.pod for one in RULES()] == ["web"]
-    async with asyncio.timeout(BOUND):
-        while RULES():  # noqa: ASYNC110  # the log tells, and nobody else
-            await asyncio.sleep(0.01)
+    async with heard_logs("crib.observe.log_rules") as heard:
+        RULES.follow(rule(seconds=0.05, pod="web"))
+        assert [one.pod for one in RULES()] == ["web"]
+        await heard("has ended")
+    assert not RULES()
     in_call(STOP, "too late")
     assert told(out) == []
     assert not log.isEnabledFor(logging.DEBUG)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,10 +37,10 @@ def test_users_annotations_do_not_reach_the_runtime() -> None:
     assert not [key for key in spec.annotations if key.startswith("run.oci")]
 
 
-def spaces(shared: NamespaceOptions, container: NamespaceOptions, **changes: object) -> dict[str, str]:
+def spaces(shared: NamespaceOptions, container: NamespaceOptions, **changes: Any) -> dict[str, str]:
     made = replace(
         with_config(security=ContainerSecurity(namespaces=container)), sandbox=sandbox(shared), **changes
-    )  # type: ignore[arg-type]
+    )
     return {space.type: space.path for space in namespaces(made)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ NAME = re.compile("^io.kubernetes.cri.container-name$")
         ({"always": True, "commands": (re.compile("^x"),)}, False),
     ],
 )
-def test_a_hook_is_added_when_all_conditions_hold(conditions: dict[str, object], met: bool) -> None:
+def test_a_hook_is_added_when_all_conditions_hold(conditions: dict[str, Any], met: bool) -> None:
     spec = container_spec(replace(inputs(), hook_rules=(rule(**conditions),)))
     assert (spec.hooks is not None and len(spec.hooks.prestart) == 1) is met
 

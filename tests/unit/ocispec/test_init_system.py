@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,9 @@ SYSTEMD = RootfsFacts(PASSWD, "", init="systemd")
 KEY = "io.crib.writable-cgroups"
 
 
-def made(choice: str = "systemd", annotation: str = "", **changes: object) -> ContainerInputs:
-    found = replace(inputs(), **{"host": V2, "rootfs": SYSTEMD, **changes})
+def made(choice: str = "systemd", annotation: str = "", **changes: Any) -> ContainerInputs:
+    fields: dict[str, Any] = {"host": V2, "rootfs": SYSTEMD, **changes}
+    found = replace(inputs(), **fields)
     options = HandlerSettings(annotations=(KEY,), containers=ContainerDefaults(writable_cgroups=choice))
     config = replace(found.config, annotations={KEY: annotation} if annotation else {})
     return replace(found, options=options, config=config)
@@ -57,7 +59,7 @@ def test_it_runs_as_the_selinux_type_that_the_policy_has_for_it() -> None:
     on = replace(V2, selinux=True, selinux_init="system_u:system_r:container_init_t:s0")
     level = "s0:c1,c2"
 
-    def label(**changes: object) -> str:
+    def label(**changes: Any) -> str:
         return container_spec(made(selinux_level=level, **changes)).process.selinux_label
 
     assert label(host=on) == f"system_u:system_r:container_init_t:{level}"

@@ -14,10 +14,10 @@ from crib.model.sandbox import (
     SecurityProfile,
     SelinuxOption,
 )
+from crib.model.settings import DEFAULT_CAPABILITIES
 from crib.ocispec.infra import PodSecurityFacts, pod_confinement
 from crib.ocispec.seccomp import default_profile, seccomp
 from crib.ocispec.security import (
-    DEFAULT_CAPABILITIES,
     DEFAULT_PROFILE,
     KNOWN_CAPABILITIES,
     apparmor_profile,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -86,7 +87,8 @@ def test_a_container_with_a_user_namespace_in_a_pod_without_is_refused() -> None
 
 @pytest.mark.parametrize("name", ["pid", "ipc"])
 def test_a_pod_with_a_user_namespace_cannot_use_the_nodes(name: str) -> None:
-    options = replace(pod_options(), **{name: NamespaceMode.NODE})
+    changes: dict[str, Any] = {name: NamespaceMode.NODE}
+    options = replace(pod_options(), **changes)
     config = replace(sandbox().config, security=replace(sandbox().config.security, namespaces=options))
     with pytest.raises(InvalidRequest, match=f"namespace_options.{name}: .*{name} namespace"):
         check_pod_namespaces(config)
@@ -105,7 +107,7 @@ def test_a_container_of_such_a_pod_cannot_use_the_nodes_pids() -> None:
         ("supplemental_groups", {"supplemental_groups": (99999,)}),
     ],
 )
-def test_an_id_beyond_the_pods_is_refused_with_its_field(field: str, security: dict[str, object]) -> None:
+def test_an_id_beyond_the_pods_is_refused_with_its_field(field: str, security: dict[str, Any]) -> None:
     with pytest.raises(
         InvalidRequest, match=f"security_context.{field}: .* is not in the pod's user namespace"
     ):

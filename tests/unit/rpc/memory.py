@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
 
 from crib.rpc.connection import GrpcConnection
 from crib.rpc.server import GrpcServer
@@ -87,4 +86,4 @@ class Memory(asyncio.Transport):
 
 def open_calls(server: GrpcServer) -> int:
     """Those that count, on any connection."""
-    return cast(int, server._open)
+    return server._open

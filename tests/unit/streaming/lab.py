@@ -229,7 +229,7 @@ class Lab:
 
     # the test's hand
 
-    def exec_url(self, *argv: str, **wanted: bool) -> str:
+    def exec_url(self, *argv: str, **wanted: Any) -> str:
         process = ExecProcess(argv or ("sh",), **(wanted or {"stdout": True}))
         return self.server.url_for("exec", self.streams.issue_exec(self.box.id, process))
 

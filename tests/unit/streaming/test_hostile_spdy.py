@@ -13,6 +13,7 @@ from crib.tunnel.link import UNSENT_BYTES
 from crib.wire import spdy
 from crib.wire.remotecommand import Exited
 from crib.wire.spdy import frames
+from crib.wire.spdy.state import State
 from tests.unit.streaming.clients import SpdyClient, WsClient
 from tests.unit.streaming.lab import BOUND, Command, Lab, MakeLab, forever, until
 
@@ -74,7 +75,7 @@ async def finished() -> int:
 
 async def test_streams_that_are_opened_and_reset_without_end(lab: Lab, bystander: None) -> None:
     client = await SpdyClient.connect(lab.forward_url(), PROTOCOL)
-    block = spdy.connection.State(False, spdy.Limits()).deflater
+    block = State(False, spdy.Limits()).deflater
     plain = spdy.headers.pack_headers((("streamtype", "data"), ("port", "80")))
 
     def batch(first: int) -> bytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -255,8 +257,9 @@ async def test_a_server_that_stops_waits_for_no_client(
     async with asyncio.timeout(BOUND):
         await lab.server.stop()
     assert not lab.server._clients
-    for wire in (*wires, client):
-        wire.close()
+    ends: list[Any] = [*wires, client]
+    for end in ends:
+        end.close()
 
 
 async def test_an_address_that_cannot_be_had_is_broken(lab: Lab) -> None:
@@ -338,9 +341,9 @@ async def test_a_self_signed_certificate_names_the_address_and_is_made_anew(
     seen = await run_over_tls(lab, blind())
     pem = ssl.DER_cert_to_PEM_cert(seen)
     assert await run_over_tls(lab, ssl.create_default_context(cadata=pem)) == seen
-    now = certificates.time.time()
+    now = time.time()
     half = certificates.SELF_SIGNED_DAYS * 86400 / 2
-    monkeypatch.setattr(certificates.time, "time", lambda: now + half)
+    monkeypatch.setattr(time, "time", lambda: now + half)
     assert await run_over_tls(lab, blind()) != seen
 
 
@@ -370,11 +373,12 @@ def test_certificates_that_cannot_be_used_are_broken(tmp_path: Path) -> None:
     pair = Authority().server().write(tmp_path, "server")
     other = Authority().server().write(tmp_path, "other")
     missing = str(tmp_path / "missing")
-    for files in (
+    wrong: tuple[dict[str, Any], ...] = (
         {"cert_file": missing, "key_file": missing},
         {"cert_file": str(pair[0]), "key_file": str(other[1])},
         {"cert_file": str(pair[0]), "key_file": str(pair[1]), "client_ca_file": missing},
-    ):
+    )
+    for files in wrong:
         with pytest.raises(Broken, match="certificate"):
             StreamServer(Lab().streams, StreamingSettings(tls="files", **files), at_once)
     assert os.listdir(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,8 @@ async def test_connections_of_clients_beyond_the_limit_are_refused(make_lab: Mak
     await wire.send(head(url))
     status, _, text = split_answer(await wire.read_to_end())
     assert (status, text) == (503, b"2 connections are open: try again later\n")
-    for each in (wire, *clients):
+    ends: list[Any] = [wire, *clients]
+    for each in ends:
         each.close()
     await until(lambda: not lab.server._clients)
     client = await SpdyClient.connect(url, V4)  # the URL was not used up

@@ -80,11 +80,11 @@ class PodWorld:
                 if seen.latest(plan.name) is not None:
                     self.memory.starts(plan.name)
                 self.ids += 1
-                attempt = Attempt(f"c{self.ids}", plan.name, number, "running", started_at=self.now)
-                self._put((*seen.attempts.get(plan.name, ()), attempt))
+                made = Attempt(f"c{self.ids}", plan.name, number, "running", started_at=self.now)
+                self._put((*seen.attempts.get(plan.name, ()), made))
                 self.starts.append((self.now - EPOCH, plan.name))
                 if plan.behaviour.startup is None:
-                    self.memory.started.add(attempt.id)
+                    self.memory.started.add(made.id)
             case Kill(plan, container, reason):
                 self.kills.append(f"{plan.name}: {reason}")
                 self.memory.ended_by_us[container] = reason

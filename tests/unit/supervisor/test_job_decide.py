@@ -173,7 +173,10 @@ def test_a_run_with_a_limit_of_its_own_is_given_up_and_the_others_go_on() -> Non
     assert world.ends(1).phase == "Running"
     assert world.active == [(0, 1)]
     world.ends(0, well=False)
-    assert world.active == [(2, 0)]
+    world.plan = replace(world.plan, parallelism=3)
+    world.now += 10_000
+    world.settle()
+    assert world.active == [(2, 0)], "there is room and no pause, and nobody tries it again"
     step = world.ends(2)
     assert step == JobStep("Failed", message="FailedIndexes: 0")
 

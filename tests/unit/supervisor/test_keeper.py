@@ -13,6 +13,8 @@ from crib.client import Connection
 from crib.manifest.load import read_plans
 from crib.manifest.plan import Dirs, PodPlan, Site
 from crib.stubs.runtime.v1 import api_pb2 as cri
+from crib.stubs.runtime.v1.api_pb2 import AuthConfig
+from crib.supervisor import keeper
 from crib.supervisor.backoff import Pauses
 from crib.supervisor.keeper import PodKeeper, Surroundings
 from crib.wire.kept import ContainerReport, PodReport
@@ -37,10 +39,11 @@ class Heard:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+        self._more.set()
 
     def waits_for(self, what: str) -> None: ...
 
-    async def pull(self, connection: Connection, image: str) -> None:
+    async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
         raise AssertionError(f"{image} is here")
 
     async def until(self, holds: Callable[[ContainerReport], bool]) -> PodReport:
@@ -51,6 +54,13 @@ class Heard:
                     report = self.reports.pop(0)
                     if any(holds(container) for container in report.containers):
                         return report
+                self._more.clear()
+                await self._more.wait()
+
+    async def until_noted(self, text: str) -> None:
+        """A note has that in it."""
+        async with asyncio.timeout(BOUND):
+            while not any(text in note for note in self.notes):
                 self._more.clear()
                 await self._more.wait()
 
@@ -316,7 +326,23 @@ async def test_a_volume_that_cannot_be_had_is_tried_again_like_a_sandbox(
 ) -> None:
     volumes.add_volume("default/data", block=True)
     async with Connection(f"{tmp_path}/v") as connection, Kept(connection, tmp_path, CLAIMED) as kept:
-        await until(lambda: any("is a device" in note for note in kept.heard.notes))
+        await kept.heard.until_noted("is a device")
         assert volumes.pods == {}
         volumes.volumes["default/data"].spec.block = False
         await kept.runs()
+
+
+def test_no_newer_image_is_pulled_for_a_pod_that_is_kept_up(tmp_path: Path) -> None:
+    plan = plan_of(
+        tmp_path,
+        """
+        initContainers: [{name: first, image: "localhost/i:1", imagePullPolicy: Always}]
+        containers: [{name: app, image: "localhost/i:1", imagePullPolicy: Always}]
+        volumes: [{name: v, image: {reference: "localhost/i:1", pullPolicy: Always}}]
+        """,
+    )
+    kept = keeper._pulling_what_is_missing(plan)
+    pulls = [one.pull for one in kept.every_container()] + [one.pull for one in kept.volumes]
+    assert pulls == ["IfNotPresent"] * 3
+    never = plan_of(tmp_path, ONE.replace("name: app,", "name: app, imagePullPolicy: Never,"))
+    assert [one.pull for one in keeper._pulling_what_is_missing(never).containers] == ["Never"]

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -128,7 +128,7 @@ async def test_every_task_of_a_pods_life_has_a_name() -> None:
         return tasks[-1]
 
     loop = asyncio.get_running_loop()
-    loop.set_task_factory(noted)
+    loop.set_task_factory(cast(Any, noted))  # typeshed wants a name and a context by themselves
     try:
         world = World()
         await world.start()
@@ -142,7 +142,11 @@ async def test_every_task_of_a_pods_life_has_a_name() -> None:
         await world.close()
     finally:
         loop.set_task_factory(None)
-    ours = [(task, code) for task in tasks if (code := task.get_coro().cr_code).co_filename.startswith(home)]
+    ours = [
+        (task, code)
+        for task in tasks
+        if (code := cast(Any, task.get_coro()).cr_code).co_filename.startswith(home)
+    ]
     assert len(ours) > 10
     assert [str(code) for task, code in ours if task.get_name().startswith("Task-")] == []
 

@@ -160,7 +160,7 @@ async def test_who_is_attached_gets_what_is_written_until_the_end() -> None:
                 assert await session.stdout.read() == b"one\n"
                 await asyncio.to_thread(server.write, box, b"two\n", stream="stderr")
                 assert await session.stderr.read() == b"two\n"
-                await until(lambda: server.world.inputs.get(box) == b"given")
+                await until(lambda: bytes(server.world.inputs.get(box, b"")) == b"given")
                 await asyncio.to_thread(server.exit, box, 3)
                 assert await session.wait() == 0
             await until(lambda: not server.world.attached[box])

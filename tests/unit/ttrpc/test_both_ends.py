@@ -17,7 +17,7 @@ from crib.ttrpc.errors import CallFailed, CallTimedOut, PeerLost
 from crib.ttrpc.messages import ServiceClient, typed
 from crib.ttrpc.mux import HELD_BYTES, Mux
 from crib.ttrpc.reading import UNTAKEN_BYTES
-from crib.ttrpc.server import ServedCall, ServedStream, Streaming, TtrpcServer
+from crib.ttrpc.server import ServedCall, ServedStream, Services, Streaming, TtrpcServer
 from crib.wire import mux, ttrpc
 from crib.wire.rpc_codes import Code
 from crib.wire.ttrpc import Kind, Request
@@ -346,7 +346,8 @@ async def test_calls_that_come_all_at_once_stay_bytes_until_there_is_room() -> N
         raw.put(mux.frames(1, flood))
         await door.came.acquire()
         door.opened.set()
-        got, most = set(), 0
+        got: set[int] = set()
+        most = 0
         while len(got) < number:
             got.add((await answers.frames.get()).stream)
             most = max(most, len(server._queue))
@@ -370,7 +371,7 @@ async def mirror(call: ServedCall, stream: ServedStream) -> None:
         await stream.send(message)
 
 
-STREAMS = {
+STREAMS: Services = {
     "s": {"count": Streaming(count), "total": Streaming(total), "mirror": Streaming(mirror), "echo": echo}
 }
 

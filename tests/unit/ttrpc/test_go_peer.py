@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from google.protobuf.empty_pb2 import Empty
@@ -50,7 +51,7 @@ def started(listening: socket.socket, directory: Path) -> subprocess.Popen[bytes
         ["sh", "-c", 'exec "$0" "$@" 3<&0 </dev/null', str(SHIM), *options],
         cwd=directory,
         env={**os.environ, "TTRPC_ADDRESS": str(directory / "events")},
-        stdin=listening,
+        stdin=cast(Any, listening),  # whatever has a descriptor
     )
 
 

@@ -99,7 +99,7 @@ async def test_spdy_carries_bytes_both_ways_to_their_ends_and_forgets_the_stream
         ours, theirs = await opened(client, server)
         assert theirs.headers == HEADERS
         got = await asyncio.gather(send(ours, up), send(theirs, down), whole(theirs), whole(ours))
-        assert got[2:] == [up, down]
+        assert tuple(got[2:]) == (up, down)
         with pytest.raises(BrokenPipeError):
             await ours.write(b"x")
         del ours, theirs, got
@@ -194,7 +194,7 @@ async def test_channels_carry_bytes_both_ways(protocol: messages.ChannelProtocol
             read(server.by_number[1]),
             read(client.by_number[1]),
         )
-        assert got[2:] == [up, down]
+        assert tuple(got[2:]) == (up, down)
 
 
 async def test_a_client_ends_a_channel_where_the_protocol_can_and_a_server_all_by_closing() -> None:

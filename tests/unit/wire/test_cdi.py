@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,8 @@ def test_names_are_split_or_refused() -> None:
 def test_hook_files_are_read_strictly(tmp_path: Path) -> None:
     good = {"version": "1.0.0", "hook": {"path": "/bin/x"}, "when": {"always": True}, "stages": ["prestart"]}
     assert oci_hooks.decode(json.dumps(good).encode()).when.always
-    for change in ({"version": "0.1.0"}, {"stages": ["never"]}, {"when": {"cmd": "x"}}, {"hook": {}}):
+    wrong: tuple[dict[str, Any], ...]
+    wrong = ({"version": "0.1.0"}, {"stages": ["never"]}, {"when": {"cmd": "x"}}, {"hook": {}})
+    for change in wrong:
         with pytest.raises(ValueError):
             oci_hooks.decode(json.dumps({**good, **change}).encode())

@@ -145,7 +145,7 @@ def test_capabilities_may_be_null() -> None:
 
 
 def test_keys_that_are_the_runtimes_are_not_passed_on_from_the_file() -> None:
-    plugin = {
+    plugin: dict[str, Any] = {
         "type": "a",
         "prevResult": {"ips": []},
         "cni.dev/attachments": [],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,8 @@ def test_output_that_is_read_in_any_pieces_is_joined_to_what_was_written() -> No
     for _round in range(50):
         lines = [b"y" * chance.choice((0, 1, 40, 5000, 20_000)) for _ in range(chance.randrange(1, 20))]
         written = b"\n".join(lines) + b"\n"
-        joiner, found = LineJoiner(), []
+        joiner = LineJoiner()
+        found: list[Any] = []
         while written:
             size = chance.randrange(1, 30_000)
             found += joiner.receive(encode_output(written[:size], "stdout", AT))

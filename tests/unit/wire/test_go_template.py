@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -80,7 +81,7 @@ def test_a_template_is_filled_in_as_by_go(template: str, output: str) -> None:
     assert render(template, {**FIELDS, "None": [], "Empty": ""}) == output
 
 
-PODS = {
+PODS: dict[str, Any] = {
     "items": [
         {"name": "web", "state": {"ready": True, "restarts": 3}, "labels": {"b": "2", "a": "1"}, "load": 0.5},
         {"name": "db", "state": {"ready": False, "restarts": 0}, "labels": {}, "secret": "aGVsbG8="},

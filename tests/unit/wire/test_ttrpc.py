@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given
@@ -53,7 +55,7 @@ def answer_of(reply: bytes) -> Response:
 # what requests and responses hold
 
 
-def protobuf_types() -> tuple[type, type]:
+def protobuf_types() -> tuple[Any, Any]:
     """The same messages, by protobuf's own library."""
     file = descriptor_pb2.FileDescriptorProto(name="ttrpc_test.proto", package="ttrpc_test", syntax="proto3")
     kinds = {"string": 9, "bytes": 12, "int64": 3, "int32": 5}

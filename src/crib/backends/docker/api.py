@@ -112,6 +112,8 @@ class EngineApi:
                 return Hijacked(response, terminal=terminal)
         except TimeoutError as error:
             raise self._late(call, limit) from error
+        except ConnectionError as error:
+            raise self._lost(call, error) from error
 
     async def close(self) -> None:
         """Let go of all connections; streams break off."""

@@ -22,13 +22,14 @@ class Hijacked:
 
     def __init__(self, response: aiohttp.ClientResponse, *, terminal: bool) -> None:
         connection = response.connection
-        if connection is None or connection.protocol is None or connection.transport is None:
+        if connection is None or connection.protocol is None:
             raise ConnectionResetError("the Engine has closed the connection")
         self.ended = asyncio.Event()
         """Nothing more comes."""
         self._response = response
         self._protocol: Any = connection.protocol
-        self._transport: Any = connection.transport
+        self._transport: asyncio.Transport | None = connection.transport
+        """None where all has come, and the end, before anybody looked."""
         self._frames = Frames(terminal=terminal)
         self._take: Callable[[str, bytes], None] = lambda _stream, _data: None
         self._unread = 0
@@ -69,17 +70,19 @@ class Hijacked:
 
     async def write(self, data: bytes) -> None:
         """To the input; returns when more may be written. ConnectionError when nobody reads any more."""
-        if self._has_ended_input or self.ended.is_set() or self._transport.is_closing():
+        transport = self._transport
+        if self._has_ended_input or self.ended.is_set() or transport is None or transport.is_closing():
             raise BrokenPipeError("it is closed")
-        self._transport.write(data)
+        transport.write(data)
         await self._protocol._drain_helper()  # as aiohttp's own writers wait
 
     def end_input(self) -> None:
         """The process reads an end. Safe to repeat."""
         if not self._has_ended_input:
             self._has_ended_input = True
-            if not self._transport.is_closing() and self._transport.can_write_eof():
-                self._transport.write_eof()
+            transport = self._transport
+            if transport is not None and not transport.is_closing() and transport.can_write_eof():
+                transport.write_eof()
 
     def close(self) -> None:
         """Let go of both ways. Safe to repeat."""

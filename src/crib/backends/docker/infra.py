@@ -96,6 +96,7 @@ class DockerInfra:
             labels=self._containers.labels(**{LABEL_SANDBOX: inputs.sandbox}),
             api=api,
             log={"Type": "none"},
+            bare_network="network" in kinds,
             hostname=(inputs.config.hostname or socket.gethostname()) if "uts" in kinds else "",
         )
 

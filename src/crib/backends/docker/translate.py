@@ -54,6 +54,8 @@ class EnginePlan:
     """Those that the client has named, without CAP_."""
     stdin: bool = False
     stdin_once: bool = False
+    bare_network: bool = False
+    """It has a network of its own that the Engine does not touch: a fresh namespace, and no more."""
     hostname: str = ""
     """Where it has a UTS namespace of its own, and joins no network."""
     devices: Sequence[EngineDevice] = ()
@@ -86,6 +88,8 @@ def engine_container(plan: EnginePlan) -> dict[str, Any]:
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": _host_config(plan),
     }
+    if plan.bare_network:
+        body["NetworkDisabled"] = True
     if plan.hostname:
         body["Hostname"] = plan.hostname
     return body

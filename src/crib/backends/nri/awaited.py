@@ -57,6 +57,10 @@ class AwaitedPlugins:
         """See NodePlugins."""
         return self._whole is not None and self._whole.present
 
+    def hears(self, call: str) -> bool:
+        """See NodePlugins."""
+        return self._whole is not None and self._whole.hears(call)
+
     def statuses(self) -> Sequence[PluginStatus]:
         """See NodePlugins."""
         return () if self._whole is None else self._whole.statuses()

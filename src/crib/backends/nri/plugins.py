@@ -20,7 +20,15 @@ from google.protobuf.message import Message
 from crib.backends.nri.members import Members
 from crib.backends.nri.moments import REFUSABLE, Moment
 from crib.backends.nri.plugin import Plugin
-from crib.backends.nri.requests import ANSWERS, MOMENTS, container_request, pod_request, update_request
+from crib.backends.nri.requests import (
+    ANSWERS,
+    MOMENTS,
+    PodMessages,
+    container_request,
+    pod_request,
+    update_request,
+)
+from crib.backends.nri.translate import container_message
 from crib.backends.nri.translate_answers import create_answer, stop_answer, update_answer
 from crib.backends.nri.translate_validation import validation_request
 from crib.model.edits import ContainerEdits
@@ -66,6 +74,7 @@ class NriPlugins:
         """Seconds for one call."""
         self.figures = figures or PluginFigures()
         self._members = Members(settings, self.figures, self._look)
+        self._pods = PodMessages()
         self.present = False
         self._look()
 
@@ -85,6 +94,10 @@ class NriPlugins:
         """See NodePlugins."""
         await self._members.close()
 
+    def hears(self, call: str) -> bool:
+        """See NodePlugins."""
+        return bool(self._asking(MOMENTS[call]))
+
     def statuses(self) -> Sequence[PluginStatus]:
         """See NodePlugins."""
         return self._members.statuses()
@@ -92,14 +105,16 @@ class NriPlugins:
     async def pod(self, moment: PodMoment, pod: ShownPod, stage: StageTimer) -> None:
         """See NodePlugins."""
         about = _About(MOMENTS[moment], pod.record.id, stage)
-        await self._tell(about, lambda: pod_request(moment, pod))
+        await self._tell(about, lambda: pod_request(moment, pod, self._pods.of(pod)))
 
     async def container(
         self, moment: ContainerMoment, pod: ShownPod, container: ShownContainer, stage: StageTimer
     ) -> None:
         """See NodePlugins."""
         about = _About(MOMENTS[moment], container.record.id, stage)
-        await self._tell(about, lambda: container_request(about.moment, pod, container))
+        await self._tell(
+            about, lambda: container_request(about.moment, self._pods.of(pod), container_message(container))
+        )
 
     async def create(self, pod: ShownPod, container: ShownContainer, stage: StageTimer) -> CreateAnswer:
         """See NodePlugins."""
@@ -108,7 +123,8 @@ class NriPlugins:
         asked = []
         for plugin in self._members.ready:
             if plugin.wants(about.moment):
-                request = container_request(about.moment, pod, container, answers.edits)
+                shown = container_message(container, answers.edits)
+                request = container_request(about.moment, self._pods.of(pod), shown)
                 reply = await self._ask(plugin, about, request, pb.CreateContainerResponse)
                 if reply is None:
                     continue  # it was dropped, and has not judged this container
@@ -125,7 +141,8 @@ class NriPlugins:
         about = _About(Moment.UPDATE_CONTAINER, container.record.id, stage)
         answers = Answers(container.record.id, change)
         for plugin in self._asking(about.moment):
-            request = update_request(pod, container, answers.change or change)
+            shown = container_message(container)
+            request = update_request(self._pods.of(pod), shown, answers.change or change)
             reply = await self._ask(plugin, about, request, pb.UpdateContainerResponse)
             if reply is not None:
                 with _refusing(about):
@@ -136,8 +153,11 @@ class NriPlugins:
         """See NodePlugins. What plugins want is done, whether or not another one fails."""
         about = _About(Moment.STOP_CONTAINER, container.record.id, stage)
         answers = Answers(container.record.id)
-        for plugin in self._asking(about.moment):
-            request = container_request(about.moment, pod, container)
+        asking = self._asking(about.moment)
+        if not asking:
+            return answers.orders
+        request = container_request(about.moment, self._pods.of(pod), container_message(container))
+        for plugin in asking:
             try:
                 reply = await self._ask(plugin, about, request, pb.StopContainerResponse)
                 if reply is not None:

@@ -23,7 +23,7 @@ _MAX_UPDATES = 4096
 def create_answer(plugin: str, answer: pb.CreateContainerResponse) -> NodePluginAnswer:
     """PluginRefused; so with all that follow. `plugin` is `10-name`."""
     with _answer_of(plugin, "CreateContainer"):
-        edits = container_edits(plugin, answer.adjust) if answer.HasField("adjust") else None
+        edits = container_edits(plugin, answer.adjust) if answer.adjust.ByteSize() else None
         return NodePluginAnswer(plugin, edits, _orders(plugin, answer.update, answer.evict))
 
 

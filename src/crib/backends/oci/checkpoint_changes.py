@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 
 from crib.backends.oci.checkpoint_source import MAX_DELETED, FilePart, Unsound, plain_data, tar_members
+from crib.backends.tar_nodes import make_node, times_of
 from crib.host import libc
 from crib.host.files import remove_tree
 from crib.wire import checkpoint_archive as wire
@@ -51,7 +52,7 @@ class _Changes:
                 self._change(member, diff, parts, directory)
         for path, member in reversed(self._times):  # making names in a directory changes its own times
             with self._directory(path.split(b"/")) as directory:
-                os.utime(directory, ns=_times(member))
+                os.utime(directory, ns=times_of(member))
 
     def remove(self, deleted: FilePart) -> None:
         """Names that the container had removed."""
@@ -85,13 +86,7 @@ class _Changes:
             _make_file(member, plain_data(member, diff), name, directory)
         elif member.kind is Kind.HARD_LINK:
             self._make_link(member, name, directory)
-        elif member.kind is Kind.SYMLINK:
-            os.symlink(member.link, name, dir_fd=directory)
-            _describe_name(member, name, directory)
-        elif member.kind is Kind.FIFO:
-            os.mkfifo(name, 0o600, dir_fd=directory)
-            _describe_name(member, name, directory)
-        else:
+        elif not make_node(member, name, directory):
             raise Unsound(f"{printable(member.name)} is a {member.kind.value}")
 
     def _make_directory(self, member: Member, parts: list[bytes], directory: int) -> None:
@@ -169,7 +164,7 @@ def _make_file(member: Member, data: FilePart, name: bytes, directory: int) -> N
         os.fchown(fd, member.uid, member.gid)
         _set_attributes(fd, member)  # after the owner, whose change takes capabilities away
         os.fchmod(fd, member.mode & 0o7777)
-        os.utime(fd, ns=_times(member))
+        os.utime(fd, ns=times_of(member))
     finally:
         os.close(fd)
 
@@ -179,15 +174,3 @@ def _set_attributes(fd: int, member: Member) -> None:
     for key, value in (member.xattrs or {}).items():
         if key.startswith(b"user.") or key == CAPABILITY:
             os.setxattr(fd, key, value)
-
-
-def _describe_name(member: Member, name: bytes, directory: int) -> None:
-    os.chown(name, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
-    if member.kind is not Kind.SYMLINK:
-        os.chmod(name, member.mode & 0o7777, dir_fd=directory)
-    os.utime(name, ns=_times(member), dir_fd=directory, follow_symlinks=False)
-
-
-def _times(member: Member) -> tuple[int, int]:
-    nanoseconds = member.mtime * 1_000_000_000 + member.mtime_nsec
-    return nanoseconds, nanoseconds

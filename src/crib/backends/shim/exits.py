@@ -53,6 +53,10 @@ class ShimExits(FiledExits):
             self._followers[container] = task
             task.add_done_callback(lambda _done: self._followers.pop(container, None))
 
+    def watches(self, container: ContainerId) -> bool:
+        """Whether its end will be told."""
+        return container in self._followers
+
     async def forget(self, container: ContainerId) -> None:
         """It is about to be removed: its end is no news, and nothing of ours is at work on it any more."""
         task = self._followers.pop(container, None)

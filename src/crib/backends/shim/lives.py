@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import AsyncIterator
 
@@ -15,7 +16,7 @@ from crib.backends.shim.tools import ShimTools
 from crib.host.executions import Executions
 from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord, Exit
-from crib.model.errors import Broken, NotFound, WrongState, below
+from crib.model.errors import Broken, CribError, NotFound, WrongState, below
 from crib.model.explanation import ExplainedSpec
 from crib.model.sandbox import ProcessIdentity, Resources
 from crib.ocispec.resources import cgroup_limits
@@ -96,6 +97,9 @@ class ShimContainers:
 
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
         with trying(f"signal {signum} to container {record.id}"):
+            if everyone and not self._exits.watches(record.id):  # as in a wipe, which looks at nothing first
+                with contextlib.suppress(CribError):
+                    await self.observe(record)  # who ends it waits to be told of its end
             if not self._env.facts.own_kernel:
                 await self._tools.signals.send(record, signum, everyone=everyone)
             elif (shim := await self._tools.services.shim_of(record.id)) is not None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crib.backends.failures import why
+from crib.backends.tar_nodes import make_node, times_of
 from crib.backends.volumes.tree_export import KEPT_ATTRIBUTES
 from crib.host import libc
 from crib.wire.tar import TarReader
@@ -127,13 +128,7 @@ class TreeMaker:
                 self._open = _Writing(opened, member, iter(extents))
             elif member.kind is Kind.HARD_LINK:
                 self._link(member, fd, name)
-            elif member.kind is Kind.SYMLINK:
-                os.symlink(member.link, name, dir_fd=fd)
-                _describe_name(fd, name, member)
-            elif member.kind is Kind.FIFO:
-                os.mkfifo(name, 0o600, dir_fd=fd)
-                _describe_name(fd, name, member)
-            else:
+            elif not make_node(member, name, fd):
                 raise ArchiveRefused(f"it is a {member.kind.value}, and none is made here")
 
     def _link(self, member: Member, fd: int, name: bytes) -> None:
@@ -192,7 +187,7 @@ class TreeMaker:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                     raise
                 self.left_out += 1
-        os.utime(fd, ns=_times(member))
+        os.utime(fd, ns=times_of(member))
 
     def _is_directory(self, path: bytes) -> bool:
         if path in self._directories:
@@ -250,16 +245,3 @@ def _inside(name: bytes, member: Member) -> bytes:
     if not parts and member.kind is not Kind.DIRECTORY:
         raise ArchiveRefused(f"path {printable(name)} names nothing")
     return b"/".join(parts)
-
-
-def _describe_name(fd: int, name: bytes, member: Member) -> None:
-    """Owner, mode and times of what must not be opened."""
-    os.chown(name, member.uid, member.gid, dir_fd=fd, follow_symlinks=False)
-    if member.kind is not Kind.SYMLINK:
-        os.chmod(name, member.mode, dir_fd=fd)  # made just now, and nobody else is here
-    os.utime(name, ns=_times(member), dir_fd=fd, follow_symlinks=False)
-
-
-def _times(member: Member) -> tuple[int, int]:
-    nanoseconds = member.mtime * 10**9 + member.mtime_nsec
-    return nanoseconds, nanoseconds

@@ -32,6 +32,9 @@ from crib.tasks.keeper import TaskKeeper
 
 _log = logging.getLogger(__name__)
 
+MOST_SHOWN = 64
+"""Pods that are kept as they were shown, some KiB each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Showing:
@@ -71,6 +74,8 @@ class PluginMoments:
         self.gate = Gate()
         self.carry_out: Callable[[PluginOrders], Coroutine[object, object, None]] = _left_alone
         """Does what plugins want of other containers (`engine.plugin_wishes`)."""
+        self._shown: dict[SandboxId, ShownPod] = {}
+        """Pods as they were last shown with a container."""
         self._told: dict[SandboxId, PodMoment] = {}
         """The last that plugins have heard of a pod, as to its beginning and end."""
         self._ending: dict[ContainerId, asyncio.Future[None]] = {}
@@ -97,7 +102,8 @@ class PluginMoments:
         """All of it is there. WrongState when a plugin refuses it."""
         if self.present:
             self._told[pod.id] = PodMoment.RUN
-            await self._pod(PodMoment.RUN, self.showing.pod(pod))
+            if self._asked.hears(PodMoment.RUN):
+                await self._pod(PodMoment.RUN, self._shown_pod(pod))
 
     async def never_ran(self, pod: SandboxRecord) -> None:
         """The run has failed: from here on plugins have nothing to do with it."""
@@ -108,8 +114,8 @@ class PluginMoments:
 
     async def updates_pod(self, pod: SandboxRecord, wanted: SandboxRecord) -> None:
         """WrongState when a plugin refuses it."""
-        if self.present:
-            shown = self.showing.pod(pod)
+        if self.present and self._asked.hears(PodMoment.UPDATE):
+            shown = self._shown_pod(pod)
             asked = ShownPod(pod, shown.spec, wanted.overhead, wanted.resources)
             await self._pod(PodMoment.UPDATE, asked)
 
@@ -130,6 +136,7 @@ class PluginMoments:
 
     async def pod_removed(self, pod: SandboxRecord) -> None:
         """Nothing is left of it but its row."""
+        self._shown.pop(pod.id, None)
         told = self._told.pop(pod.id, None)
         if self._expected and told is not PodMoment.REMOVE and pod.state is not SandboxState.CREATING:
             await self._pod_ends(PodMoment.REMOVE, pod)
@@ -141,7 +148,7 @@ class PluginMoments:
 
     async def _pod_over(self, moment: PodMoment, pod: SandboxRecord) -> None:
         """What happens whether plugins like it or not."""
-        if self.present:
+        if self.present and self._asked.hears(moment):
             with _noted(f"{moment} of pod sandbox {pod.id}"):
                 await self._pod(moment, self.showing.pod(pod))
 
@@ -163,7 +170,7 @@ class PluginMoments:
             return ()
         stage = self.showing.stage(sandbox.id)
         with _refusals():
-            answer = await self._asked.create(self.showing.pod(sandbox), ShownContainer(record, spec), stage)
+            answer = await self._asked.create(self._shown_pod(sandbox), ShownContainer(record, spec), stage)
         if answer.orders != PluginOrders():
             await self.carry_out(answer.orders)
         return answer.edits
@@ -190,9 +197,9 @@ class PluginMoments:
         self, record: ContainerRecord, sandbox: SandboxRecord, wanted: ResourceChange
     ) -> ResourceChange:
         """What is to change, when a client wants this. WrongState."""
-        if not self.present:
+        if not self.present or not self._asked.hears("UpdateContainer"):
             return wanted
-        pod, shown = self.showing.pod(sandbox), self.showing.container(record, sandbox)
+        pod, shown = self._shown_pod(sandbox), self.showing.container(record, sandbox)
         with _refusals():
             answer = await self._asked.update(pod, shown, wanted, self.showing.stage(sandbox.id))
         if answer.orders != PluginOrders():
@@ -234,9 +241,9 @@ class PluginMoments:
             told.set_result(None)
 
     async def _tell_end(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:
-        if not self.present:
+        if not self.present or not self._asked.hears("StopContainer"):
             return
-        pod, shown = self.showing.pod(sandbox), self.showing.container(record, sandbox)
+        pod, shown = self._shown_pod(sandbox), self.showing.container(record, sandbox)
         with _noted(f"StopContainer of container {record.id}"), _refusals():
             orders = await self._asked.stop(pod, shown, self.showing.stage(sandbox.id))
             if orders != PluginOrders():
@@ -257,9 +264,21 @@ class PluginMoments:
     async def _container(
         self, moment: ContainerMoment, record: ContainerRecord, sandbox: SandboxRecord
     ) -> None:
-        pod, shown = self.showing.pod(sandbox), self.showing.container(record, sandbox)
+        if not self._asked.hears(moment):
+            return
+        pod, shown = self._shown_pod(sandbox), self.showing.container(record, sandbox)
         with _refusals():
             await self._asked.container(moment, pod, shown, self.showing.stage(sandbox.id))
+
+    def _shown_pod(self, record: SandboxRecord) -> ShownPod:
+        """As with the container before, while its row is the same: what it is shown by is read from files."""
+        shown = self._shown.pop(record.id, None)
+        if shown is None or shown.record is not record or not shown.spec:
+            shown = self.showing.pod(record)
+        self._shown[record.id] = shown  # the last of them
+        if len(self._shown) > MOST_SHOWN:
+            del self._shown[next(iter(self._shown))]
+        return shown
 
     @property
     def _asked(self) -> NodePlugins:

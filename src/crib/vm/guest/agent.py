@@ -47,7 +47,7 @@ class Agent:
         self._crun = Crun(loop, "/usr/bin/crun", state)
         self._tasks = Tasks(loop, self._crun, self._events, state)
         self._dialing = Dialing(loop)
-        self._channel = channel.Channel(generation, os.urandom(channel.NONCE_BYTES))
+        self._channel = channel.AgentChannel(generation, os.urandom(channel.NONCE_BYTES))
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._crun_version = ""
@@ -142,7 +142,7 @@ class Agent:
         question, reply, call = found
         try:
             asked = codec.decode(question, payload)
-        except codec.Malformed as error:
+        except codec.BadMessage as error:
             raise Failure(INVALID_ARGUMENT, f"the request cannot be read: {error}") from None
         said = call(asked)
         if not isinstance(said, dict):

@@ -1,6 +1,6 @@
 """Cgroups of the guest (version 2): what is in them, what they use, and their switches.
 
-Source: kernel Documentation/admin-guide/cgroup-v2.rst.
+HeldSource: kernel Documentation/admin-guide/cgroup-v2.rst.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _pressure(cgroup: str, name: str) -> dict[str, Any] | None:
     return found or None
 
 
-class Changes:
+class CgroupChanges:
     """A file of a cgroup whose changes the kernel tells of."""
 
     def __init__(self, loop: Loop, cgroup: str, name: str) -> None:

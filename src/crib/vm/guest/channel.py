@@ -30,11 +30,11 @@ STATUS_TABLE = {1: ("code", codec.INT), 2: ("message", codec.STRING)}
 RESPONSE_TABLE: dict[int, Any] = {1: ("status", STATUS_TABLE), 2: ("payload", codec.BYTES)}
 
 
-class Broken(ValueError):
+class BrokenChannel(ValueError):
     """What came is not what the protocol has. The connection cannot go on."""
 
 
-class Channel:
+class AgentChannel:
     """Bytes of the port in, calls out; answers in, frames out."""
 
     def __init__(self, generation: int, nonce: bytes) -> None:
@@ -52,7 +52,7 @@ class Channel:
         return self._greeted
 
     def receive(self, data: bytes) -> Iterator[tuple[int, str, str, bytes]]:
-        """The stream, service, method and request of each call that is complete. Broken if that cannot be."""
+        """Stream, service, method and request of each complete call. BrokenChannel if that cannot be."""
         if not self._greeted:
             data = self._held + data
             at = data.find(self.greeting)
@@ -66,15 +66,15 @@ class Channel:
                 if number == CALLS:
                     self._calls += piece
                     yield from self._complete()
-        except (mux.Malformed, codec.Malformed) as error:
-            raise Broken(str(error)) from None
+        except (mux.Malformed, codec.BadMessage) as error:
+            raise BrokenChannel(str(error)) from None
 
     def _complete(self) -> Iterator[tuple[int, str, str, bytes]]:
         calls = self._calls
         while len(calls) >= HEADER_BYTES:
             length = int.from_bytes(calls[:4], "big")
             if length > MAX_MESSAGE_BYTES:
-                raise Broken(f"a message of {length} bytes")
+                raise BrokenChannel(f"a message of {length} bytes")
             if len(calls) < HEADER_BYTES + length:
                 return
             stream, kind = int.from_bytes(calls[4:8], "big"), calls[8]

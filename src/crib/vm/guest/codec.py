@@ -29,7 +29,7 @@ _ENTRY = {1: ("key", STRING), 2: ("value", STRING)}
 _MASK = (1 << 64) - 1
 
 
-class Malformed(ValueError):
+class BadMessage(ValueError):
     """These bytes are no such message."""
 
 
@@ -60,9 +60,9 @@ def encode(table: dict[int, Any], message: dict[str, Any]) -> bytes:
 
 
 def decode(table: dict[int, Any], data: bytes, depth: int = 0) -> dict[str, Any]:
-    """A message with all of its fields. Malformed if the bytes are none."""
+    """A message with all of its fields. BadMessage if the bytes are none."""
     if depth > MAX_DEPTH:
-        raise Malformed(f"messages more than {MAX_DEPTH} deep")
+        raise BadMessage(f"messages more than {MAX_DEPTH} deep")
     message: dict[str, Any] = {name: _empty(kind) for name, kind in table.values()}
     at, end = 0, len(data)
     while at < end:
@@ -95,7 +95,7 @@ def varint(value: int) -> bytes:
 
 
 def varint_at(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at `at`, and where it ends. Malformed if there is none."""
+    """The number that begins at `at`, and where it ends. BadMessage if there is none."""
     value = shift = 0
     while at < len(data) and shift < 70:
         byte = data[at]
@@ -104,7 +104,7 @@ def varint_at(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value & _MASK, at
         shift += 7
-    raise Malformed("a number that does not end")
+    raise BadMessage("a number that does not end")
 
 
 def _put(out: list[bytes], number: int, kind: Any, value: Any) -> None:
@@ -154,16 +154,16 @@ def _value_at(data: bytes, at: int, wire_type: int) -> tuple[int | bytes, int]:
     elif wire_type == 1:
         length = 8
     else:
-        raise Malformed(f"a field of wire type {wire_type}")
+        raise BadMessage(f"a field of wire type {wire_type}")
     if at + length > len(data):
-        raise Malformed("a field that goes on after its message")
+        raise BadMessage("a field that goes on after its message")
     return data[at : at + length], at + length
 
 
 def _taken(kind: Any, wire_type: int, value: int | bytes, depth: int) -> Any:
     wanted = 2 if isinstance(kind, dict) else _WIRE_TYPES[kind]
     if wire_type != wanted:
-        raise Malformed(f"wire type {wire_type} where {wanted} is due")
+        raise BadMessage(f"wire type {wire_type} where {wanted} is due")
     if isinstance(value, int):
         if kind == BOOL:
             return bool(value)
@@ -174,7 +174,7 @@ def _taken(kind: Any, wire_type: int, value: int | bytes, depth: int) -> Any:
         try:
             return value.decode()
         except UnicodeDecodeError:
-            raise Malformed("a string that is no UTF-8") from None
+            raise BadMessage("a string that is no UTF-8") from None
     if kind == FIXED32:
         return int.from_bytes(value, "little")
     if kind == DOUBLE:

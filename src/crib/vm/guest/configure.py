@@ -8,7 +8,7 @@ import time
 
 from crib.vm.guest import kernel
 from crib.vm.guest.errors import INTERNAL, INVALID_ARGUMENT, Failure
-from crib.vm.guest.netlink import Netlink
+from crib.vm.guest.netlink import RouteSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _hostname(name: str) -> None:
 def _network(asked: dict[str, Any]) -> None:
     if asked["interfaces"]:
         kernel.load("failover", "net_failover", "virtio_net")
-    netlink = Netlink()
+    netlink = RouteSocket()
     try:
         links = netlink.links()
         netlink.change_link(links[_LOOPBACK][0], is_up=True)
@@ -75,7 +75,7 @@ def _network(asked: dict[str, Any]) -> None:
         netlink.close()
 
 
-def _interface(netlink: Netlink, links: dict[str, tuple[int, str]], wanted: dict[str, Any]) -> int:
+def _interface(netlink: RouteSocket, links: dict[str, tuple[int, str]], wanted: dict[str, Any]) -> int:
     if (found := links.get(wanted["mac"].lower())) is None:
         raise ValueError(f"no interface has the MAC {wanted['mac']}: there are {', '.join(sorted(links))}")
     number, name = found

@@ -8,7 +8,7 @@ import os
 
 from crib.vm.guest.errors import FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, Failure
 from crib.vm.guest.loop import WRITE, Later, Loop
-from crib.vm.guest.streams import Sink, Source
+from crib.vm.guest.streams import HeldSource, PipeSink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ MOST_CONNECTIONS = 1024
 MAX_PATH_BYTES = 107
 
 
-class Connection:
+class DialledConnection:
     """One that was made."""
 
     def __init__(self, loop: Loop, socket: _socket.socket) -> None:
         self._socket = socket
-        self.source = Source(loop, os.dup(socket.fileno()))
-        self.sink = Sink(loop, os.dup(socket.fileno()))
+        self.source = HeldSource(loop, os.dup(socket.fileno()))
+        self.sink = PipeSink(loop, os.dup(socket.fileno()))
 
     def end_sending(self) -> None:
         """The peer reads no more; what it sends still comes."""
@@ -50,7 +50,7 @@ class Dialing:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, DialledConnection] = {}
         self._last = 0
 
     def dial(self, asked: dict[str, Any]) -> Job:
@@ -65,12 +65,12 @@ class Dialing:
             problem = yield from self._connected(socket, address)
             if not problem:
                 self._last += 1
-                self._connections[self._last] = Connection(self._loop, socket)
+                self._connections[self._last] = DialledConnection(self._loop, socket)
                 return {"connection": self._last}
             socket.close()
         raise Failure(FAILED_PRECONDITION, f"nothing answers at {asked['path'] or asked['port']}: {problem}")
 
-    def found(self, number: int) -> Connection:
+    def found(self, number: int) -> DialledConnection:
         """The connection with this number."""
         if (connection := self._connections.get(number)) is None:
             raise Failure(NOT_FOUND, f"connection: there is no connection {number}")

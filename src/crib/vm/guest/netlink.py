@@ -25,7 +25,7 @@ _RT_TABLE_MAIN, _RTPROT_BOOT, _RTN_UNICAST, _RTNH_F_ONLINK = 254, 3, 1, 4
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 
 
-class Netlink:
+class RouteSocket:
     """One socket. Errors are the kernel's, as OSError with what was tried."""
 
     def __init__(self) -> None:

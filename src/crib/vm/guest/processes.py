@@ -8,7 +8,7 @@ import os
 
 from crib.vm.guest.errors import FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, Failure
 from crib.vm.guest.loop import READ, Later, Loop
-from crib.vm.guest.streams import Sink, Source
+from crib.vm.guest.streams import HeldSource, PipeSink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ class Process:
         self.exit_status = 0
         self.exited_at = 0
         self.ended = Later()
-        self.sources: dict[int, Source] = {}
-        self.sink: Sink | None = None
+        self.sources: dict[int, HeldSource] = {}
+        self.sink: PipeSink | None = None
         self._master = -1
 
-    def open_streams(self, console: str) -> Streams:
+    def open_streams(self, console: str) -> FarEnds:
         """What crun is started with: pipes for what is wanted, or a socket at `console` for the terminal."""
         if self.terminal:
-            return Streams(self._loop, (), console)
+            return FarEnds(self._loop, (), console)
         ours: dict[int, int] = {}
         theirs: list[int] = []
         for number, wanted in enumerate((self.asked["stdin"], self.asked["stdout"], self.asked["stderr"])):
@@ -56,19 +56,19 @@ class Process:
             theirs.append(reading if number == 0 else writing)
         for number, descriptor in ours.items():
             if number == 0:
-                self.sink = Sink(self._loop, descriptor)
+                self.sink = PipeSink(self._loop, descriptor)
             else:
-                self.sources[number] = Source(self._loop, descriptor)
-        return Streams(self._loop, tuple(theirs), "")
+                self.sources[number] = HeldSource(self._loop, descriptor)
+        return FarEnds(self._loop, tuple(theirs), "")
 
     def begin(self, pid: int, master: int) -> None:
         """It is there: crun has made it. `master` is its terminal, or -1."""
         self.pid = pid
         if master >= 0:
             self._master = master
-            self.sources[STDOUT] = Source(self._loop, os.dup(master))
+            self.sources[STDOUT] = HeldSource(self._loop, os.dup(master))
             if self.asked["stdin"]:
-                self.sink = Sink(self._loop, os.dup(master))
+                self.sink = PipeSink(self._loop, os.dup(master))
 
     def end(self, exit_status: int, at: int) -> None:
         """It has ended; `at` in nanoseconds since 1970."""
@@ -87,7 +87,7 @@ class Process:
         if self.sink is not None:
             self.sink.close()
 
-    def source(self, stream: int) -> Source:
+    def source(self, stream: int) -> HeldSource:
         """What it writes to stdout or stderr."""
         if stream not in (STDOUT, STDERR):
             raise Failure(INVALID_ARGUMENT, f"stream: {stream} is neither 1 (stdout) nor 2 (stderr)")
@@ -131,7 +131,7 @@ class Process:
         return {"exit_status": self.exit_status, "exited_at": {"seconds": seconds, "nanos": nanos}}
 
 
-class Streams:
+class FarEnds:
     """The other ends of a process's streams, while crun makes it."""
 
     def __init__(self, loop: Loop, descriptors: tuple[int, ...], console: str) -> None:

@@ -11,7 +11,7 @@ import errno
 import os
 
 from crib.vm.guest import kernel
-from crib.vm.guest.errors import INVALID_ARGUMENT, Failure
+from crib.vm.guest.errors import INTERNAL, INVALID_ARGUMENT, Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _LO_FLAGS_READ_ONLY, _LO_FLAGS_AUTOCLEAR = 1, 4
 _LOOP_CONFIG_BYTES = 304
 
 
-class Root:
+class StackedRoot:
     """What was mounted for a container's root, in order."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Root:
             os.rmdir(self.directories.pop())
 
 
-def mount(bundle: str, place: str) -> Root | None:
+def mount(bundle: str, place: str) -> StackedRoot | None:
     """Make the root that the bundle's config.json asks for at its root.path; None if the host made one.
 
     Layers are mounted below `place`. Failure names what is wrong with the annotation or the bundle.
@@ -49,7 +49,7 @@ def mount(bundle: str, place: str) -> Root | None:
     wanted, target = _wanted(bundle)
     if wanted is None:
         return None
-    root = Root()
+    root = StackedRoot()
     try:
         lower = []
         _make(root, place)
@@ -61,12 +61,21 @@ def mount(bundle: str, place: str) -> Root | None:
         options = "lowerdir=" + ":".join(lower)
         if upper := wanted.get("upper"):
             options += f",upperdir={_below(bundle, upper)},workdir={_below(bundle, wanted['work'])}"
-        kernel.mount("crib", target, "overlay", 0, options)
+        _stack(target, options)
         root.mounts.append(target)
     except BaseException:
         root.unmount()
         raise
     return root
+
+
+def _stack(target: str, options: str) -> None:
+    try:
+        kernel.mount("crib", target, "overlay", 0, options)
+    except OSError as error:
+        # A shared directory is taken as the topmost only where it keeps trusted attributes.
+        said = "the layers cannot be stacked (virtiofsd needs xattr, and CAP_SYS_ADMIN to keep trusted ones)"
+        raise Failure(INTERNAL, f"{ANNOTATION}: {said}: {error}") from None
 
 
 def features() -> list[str]:
@@ -75,7 +84,7 @@ def features() -> list[str]:
     return ["erofs", "overlay", *(["erofs-file"] if release >= (6, 12) else [])]
 
 
-def _layer(root: Root, source: str, place: str) -> str:
+def _layer(root: StackedRoot, source: str, place: str) -> str:
     _make(root, place)
     try:
         kernel.mount(source, place, "erofs", kernel.MS_RDONLY)
@@ -150,6 +159,6 @@ def _below(bundle: str, name: str) -> str:
     return f"{bundle}/{name}"
 
 
-def _make(root: Root, path: str) -> None:
+def _make(root: StackedRoot, path: str) -> None:
     os.mkdir(path, 0o700)
     root.directories.append(path)

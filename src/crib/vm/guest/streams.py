@@ -17,7 +17,7 @@ MOST_BYTES = 64 << 10
 """Of one answer."""
 
 
-class Source:
+class HeldSource:
     """What comes out of a descriptor, held until the host has it."""
 
     def __init__(self, loop: Loop, descriptor: int) -> None:
@@ -82,7 +82,7 @@ class Source:
         arrival.set()
 
 
-class Sink:
+class PipeSink:
     """Where bytes go. `close` ends it for the reader."""
 
     def __init__(self, loop: Loop, descriptor: int) -> None:

@@ -28,7 +28,7 @@ MAX_ID_BYTES = 128
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
-class Container:
+class GuestContainer:
     """One container: its first process, those that were executed, and its cgroup."""
 
     def __init__(self, container_id: str, bundle: str, first: Process) -> None:
@@ -37,7 +37,7 @@ class Container:
         self.first = first
         self.executed: dict[str, Process] = {}
         self.cgroup = ""
-        self.root: roots.Root | None = None
+        self.root: roots.StackedRoot | None = None
         self.memory_events = -1
         self.is_paused = False
 
@@ -50,7 +50,7 @@ class Tasks:
         self._crun = crun
         self._events = events
         self._state = state
-        self._containers: dict[str, Container] = {}
+        self._containers: dict[str, GuestContainer] = {}
         self._count = 0
         for name in ("consoles", "pids", "specs", "roots"):
             os.makedirs(f"{state}/{name}", 0o700, exist_ok=True)
@@ -79,7 +79,7 @@ class Tasks:
             raise Failure(INVALID_ARGUMENT, f"bundle: {bundle!r} is no absolute path")
         if asked["checkpoint"]:
             raise Failure(INVALID_ARGUMENT, "checkpoint: a container in a VM cannot be restored")
-        container = Container(name, bundle, Process(self._loop, asked))
+        container = GuestContainer(name, bundle, Process(self._loop, asked))
         self._containers[name] = container
         try:
             container.root = roots.mount(bundle, f"{self._state}/roots/{name}")
@@ -154,7 +154,7 @@ class Tasks:
             yield from self._removed(container)
         return {"pid": process.pid, **process.told_end()}
 
-    def _removed(self, container: Container) -> Job:
+    def _removed(self, container: GuestContainer) -> Job:
         """The container and all that was made for it; what is not there is no error."""
         try:
             yield from self._crun.run(["delete", "--force", container.id])
@@ -170,7 +170,7 @@ class Tasks:
             container.root.unmount()
         self._containers.pop(container.id, None)
 
-    def _first_ended(self, container: Container, exit_status: int, at: int) -> None:
+    def _first_ended(self, container: GuestContainer, exit_status: int, at: int) -> None:
         self._told_oom(container)
         # where containers share their pids, nothing else ends what the first process leaves behind
         if container.cgroup:
@@ -253,7 +253,7 @@ class Tasks:
             raise Failure(
                 FAILED_PRECONDITION, f"container {name} is not {'running' if is_paused else 'paused'}"
             )
-        changed = cgroups.Changes(self._loop, container.cgroup, "cgroup.events")
+        changed = cgroups.CgroupChanges(self._loop, container.cgroup, "cgroup.events")
         limit = self._loop.after(FREEZE_SECONDS)
         try:
             cgroups.write(container.cgroup, "cgroup.freeze", str(int(is_paused)))
@@ -289,7 +289,7 @@ class Tasks:
 
     # memory that ran out
 
-    def _watch(self, container: Container) -> None:
+    def _watch(self, container: GuestContainer) -> None:
         container.cgroup = cgroups.of_process(container.first.pid)
         try:
             path = f"{cgroups.ROOT}{container.cgroup}/memory.events"
@@ -298,18 +298,18 @@ class Tasks:
             return  # in a root that has no memory controller
         self._loop.watch(container.memory_events, CHANGE, lambda _: self._told_oom(container))
 
-    def _unwatch(self, container: Container) -> None:
+    def _unwatch(self, container: GuestContainer) -> None:
         if container.memory_events >= 0:
             self._loop.unwatch(container.memory_events)
             os.close(container.memory_events)
             container.memory_events = -1
 
-    def _told_oom(self, container: Container) -> None:
+    def _told_oom(self, container: GuestContainer) -> None:
         if container.memory_events >= 0:
             values = cgroups.flat(os.pread(container.memory_events, 4096, 0).decode())
             self._events.oom(container.id, container.cgroup, values.get("oom_kill", 0))
 
-    def _found(self, name: str, exec_id: str) -> tuple[Container, Process]:
+    def _found(self, name: str, exec_id: str) -> tuple[GuestContainer, Process]:
         if (container := self._containers.get(name)) is None:
             raise Failure(NOT_FOUND, f"id: there is no container {name}")
         if not exec_id:

@@ -116,3 +116,5 @@ class GuestEvents:
                 for event in said.events:
                     if event.HasField("oom") and event.oom.container_id:
                         await self._publisher.out_of_memory(event.oom.container_id)
+                    elif event.HasField("oom"):
+                        _log.warning("the guest has no memory left: its kernel killed outside of containers")

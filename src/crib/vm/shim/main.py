@@ -1,8 +1,8 @@
 """The program: how a shim client starts a pod's shim, and clears up after one (containerd,
 docs/runtime-v2.md).
 
-`start` makes the socket and forks: the parent prints the address and ends, the child serves. A container of a
-pod whose shim is there gets that one's address.
+`start` makes the socket and forks: the child serves, and then the parent prints the address and ends. A
+container of a pod whose shim is there gets that one's address.
 """
 
 from __future__ import annotations
@@ -137,16 +137,25 @@ def _start(called: Called, bundle: str, given: bytes) -> int:
     except (OSError, ValueError) as error:
         print(f"{NAME}: start of {called.id}: {error}", file=sys.stderr)
         return 1
+    reading, ready = os.pipe2(os.O_CLOEXEC)
     if os.fork():
+        os.close(ready)
+        listening.close()
+        # Who is told the address waits a short time for an answer; imports take long on a busy host.
+        if not os.read(reading, 1):
+            print(f"{NAME}: start of {called.id}: the shim has died; its log may say why", file=sys.stderr)
+            return 1
         _print_address(path)
         return 0
+    os.close(reading)
     _leave(bundle)
     early = _begin_early(bundle, given)
     # Only now: what serves a pod takes longer to be imported than a VM to be started.
     from crib.vm.shim.serve import Serving, serve
 
     events = os.environ.get("TTRPC_ADDRESS", "")
-    serve(listening, Serving(called.id, bundle, path, called.namespace, events, given, called.debug), early)
+    serving = Serving(called.id, bundle, path, called.namespace, events, given, called.debug, ready)
+    serve(listening, serving, early)
     return 0
 
 

@@ -48,6 +48,8 @@ class Serving:
     """Address that takes events."""
     given: bytes
     debug: bool
+    ready: int
+    """A pipe that gets a byte when calls are answered."""
 
 
 def serve(listening: socket.socket, serving: Serving, early: EarlyVm) -> None:
@@ -77,6 +79,11 @@ class _Shim:
             keeper.part("a connection", self._until_gone(server))
 
         server = await loop.create_unix_server(lambda: _Accepted(accepted), sock=listening)
+        try:
+            os.write(serving.ready, b"+")
+        except BrokenPipeError:  # who started it has gone, and nobody knows of it
+            over.set()
+        os.close(serving.ready)
         asked = keeper.part("the end of the shim", over.wait())
         ended = keeper.part("the end of the VM", pod.gone())
         await asyncio.wait([asked, ended], return_when=asyncio.FIRST_COMPLETED)

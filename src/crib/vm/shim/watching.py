@@ -73,7 +73,8 @@ class Words:
             return
         self._kept += data
         del self._kept[:-CONSOLE_BYTES]
-        _log.debug("console: %s", data.decode("utf-8", "replace").rstrip())
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("console: %s", data.decode("utf-8", "replace").rstrip())
 
     def last(self, lines: int) -> str:
         """Of the lines that say something, the last."""

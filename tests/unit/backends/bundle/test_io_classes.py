@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from crib.backends.bundle import io_classes
 from crib.backends.bundle.io_classes import read_blockio_classes, read_rdt_classes
 from crib.model.errors import Broken
 from crib.wire import oci_runtime as oci
@@ -40,8 +40,8 @@ def test_patterns_become_the_devices_that_match_and_the_last_entry_counts(
 
     file = tmp_path / "classes.yaml"
     file.write_text(FILE)
-    monkeypatch.setattr(io_classes.glob, "glob", matching)
-    monkeypatch.setattr(io_classes.os, "stat", found)
+    monkeypatch.setattr(glob, "glob", matching)
+    monkeypatch.setattr(os, "stat", found)
     assert read_blockio_classes(str(file)) == {
         "slow": oci.BlockIo(
             weight=50,

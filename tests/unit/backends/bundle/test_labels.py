@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_nothing_is_asked_where_there_is_neither(paths: Paths) -> None:
 
 def test_each_pod_gets_a_level_of_its_own_and_keeps_it(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     draws = iter([3, 3, 1022, 1023, 9, 7, 7, 9, 1, 5])
-    monkeypatch.setattr(module.secrets, "randbelow", lambda _: next(draws))
+    monkeypatch.setattr(secrets, "randbelow", lambda _: next(draws))
     first, second = pod(paths, "a"), pod(paths, "b")
     assert on(paths).take_level(first) == "s0:c7,c9"
     assert on(paths).take_level(second) == "s0:c1,c5"
@@ -59,7 +60,7 @@ def test_each_pod_gets_a_level_of_its_own_and_keeps_it(paths: Paths, monkeypatch
 def test_a_level_comes_back_with_the_pods_directory(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TRIES", 50)
     draws = iter([1, 2] * 60)
-    monkeypatch.setattr(module.secrets, "randbelow", lambda _: next(draws))
+    monkeypatch.setattr(secrets, "randbelow", lambda _: next(draws))
     record = pod(paths, "a")
     on(paths).take_level(record)
     with pytest.raises(Broken, match="no SELinux level is left"):
@@ -76,7 +77,7 @@ def test_a_level_that_is_asked_for_is_shared_and_given_to_nobody_else(
     for letter in "ab":
         assert on(paths).take_level(pod(paths, letter, "s0:c1,c2")) == "s0:c1,c2"
     draws = iter([1, 2, 3, 4])
-    monkeypatch.setattr(module.secrets, "randbelow", lambda _: next(draws))
+    monkeypatch.setattr(secrets, "randbelow", lambda _: next(draws))
     assert on(paths).take_level(pod(paths, "c")) == "s0:c3,c4"
     with pytest.raises(InvalidRequest, match="level"):
         on(paths).take_level(pod(paths, "d", "s0,c1"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ from crib.backends.bundle import rootfs
 from crib.host.threads import Overdue, Threads
 from crib.model.ids import new_container_id
 from crib.model.paths import Paths
+from tests.heard_logs import heard_logs
 
 BOUND = 20.0
 CONTAINER = new_container_id()
@@ -29,14 +29,12 @@ async def test_a_removal_that_fails_after_it_was_given_up_is_told_in_the_log(
 
     monkeypatch.setattr(rootfs, "remove_tree", hang)
     monkeypatch.setattr(rootfs, "WRITABLE_SECONDS", 0.05)
-    monkeypatch.setattr(rootfs, "OURS", threads := Threads("test", 1))
+    monkeypatch.setattr(rootfs, "OURS", Threads("test", 1))
     await rootfs.remove_writable_layer(Paths(str(tmp_path), str(tmp_path)), CONTAINER)
     assert "takes more than 0.05 s" in caplog.text
-    answers.set()
-    async with asyncio.timeout(BOUND):
-        while threads.waiting():  # noqa: ASYNC110  # nobody is told
-            await asyncio.sleep(0.01)
-    assert f"the writable layer of container {CONTAINER} stays" in caplog.text
+    async with heard_logs("crib.backends.bundle.rootfs") as heard:
+        answers.set()
+        await heard(f"the writable layer of container {CONTAINER} stays")
 
 
 async def test_a_removal_that_fails_while_it_is_waited_for_or_finds_no_thread_is_an_error(

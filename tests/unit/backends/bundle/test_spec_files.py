@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,10 +78,10 @@ def test_what_has_settled_is_decoded_once_and_what_is_young_each_time(
 ) -> None:
     (tmp_path / "a.json").write_text("one")
     now = time.time()
-    monkeypatch.setattr(spec_files.time, "time", lambda: now)
+    monkeypatch.setattr(time, "time", lambda: now)
     assert [contents(files) for _ in range(2)] == [["one"]] * 2
     assert decoder.times == 2
-    monkeypatch.setattr(spec_files.time, "time", lambda: now + 1)
+    monkeypatch.setattr(time, "time", lambda: now + 1)
     assert [contents(files) for _ in range(3)] == [["one"]] * 3
     assert decoder.times == 3
 
@@ -201,7 +202,7 @@ def test_nodes_are_completed_from_the_host(dirs: tuple[Path, Path], registry: Cd
     ],
 )
 def test_a_device_that_cannot_be_given_whole_is_refused(
-    dirs: tuple[Path, Path], registry: CdiRegistry, edits: dict[str, object], word: str
+    dirs: tuple[Path, Path], registry: CdiRegistry, edits: dict[str, Any], word: str
 ) -> None:
     spec(dirs[0] / "a.json", "0", **edits)
     with pytest.raises(InvalidRequest, match=word):
@@ -267,7 +268,7 @@ def test_hooks_are_taken_by_name_from_the_later_directory(dirs: tuple[Path, Path
     ],
 )
 def test_a_hook_that_cannot_be_used_is_an_error_that_names_its_file(
-    dirs: tuple[Path, Path], changes: dict[str, object]
+    dirs: tuple[Path, Path], changes: dict[str, Any]
 ) -> None:
     hook_file(dirs[0] / "bad.json", **changes)
     with pytest.raises(Broken, match=r"bad\.json"):

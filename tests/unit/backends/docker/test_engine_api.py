@@ -157,6 +157,25 @@ async def test_a_connection_becomes_streams_both_ways_and_ends_in_halves(tmp_pat
         pipe.close()
 
 
+async def test_what_came_before_anybody_looked_is_there_with_its_end(tmp_path: Path) -> None:
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(UPGRADED + frame(1, b"all"))
+        await writer.drain()
+
+    async with bounded(), serving(tmp_path / "s", answer) as api:
+        for wait in (0.0, 0.0, 0.05):
+            pipe = await api.hijack(CALL, terminal=False)
+            await asyncio.sleep(wait)  # the connection is gone after the longest
+            pieces: list[tuple[str, bytes]] = []
+            pipe.begin(lambda stream, data, to=pieces: to.append((stream, data)))  # type: ignore[misc]
+            await pipe.ended.wait()
+            assert pieces == [("stdout", b"all")]
+            with pytest.raises(ConnectionError):
+                await pipe.write(b"late")
+            pipe.end_input()
+            pipe.close()
+
+
 async def test_who_does_not_read_holds_up_the_engine_and_not_the_daemon(tmp_path: Path) -> None:
     total, piece = 64 * HIGH_WATER, b"x" * 65536
     sent = 0

@@ -164,14 +164,14 @@ def _scheduling() -> dict[str, AdjustmentCase]:
         cases[f"linux.io_priority.{field}"] = AdjustmentCase(
             message, f"/process/ioPriority/{field}", expected
         )
-    for field, expected in (
+    for field, wanted in (
         ("mode", "MPOL_BIND"),
         ("nodes", "0-1"),
         ("flags", ["MPOL_F_STATIC_NODES"]),
     ):
         policy = {"mode": "MPOL_BIND", "nodes": "0-1", "flags": ["MPOL_F_STATIC_NODES"]}
         cases[f"linux.memory_policy.{field}"] = AdjustmentCase(
-            _linux({"memory_policy": policy}), f"/linux/memoryPolicy/{field}", expected
+            _linux({"memory_policy": policy}), f"/linux/memoryPolicy/{field}", wanted
         )
     return cases
 

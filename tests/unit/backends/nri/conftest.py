@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ def host() -> LabHost:
     return LabHost()
 
 
+def _only_installed(plugins: NriPlugins) -> bool:
+    return all(one.installed for one in plugins.statuses())
+
+
 @pytest.fixture
 async def begin(settings: NriSettings, host: LabHost) -> AsyncIterator[Begin]:
     """Begins with these settings, or with others; at its end nothing is left."""
@@ -46,9 +51,10 @@ async def begin(settings: NriSettings, host: LabHost) -> AsyncIterator[Begin]:
     yield begin
     for plugins in begun:
         await plugins.close()
-        await until(lambda plugins=plugins: all(one.installed for one in plugins.statuses()))
+        await until(partial(_only_installed, plugins))
     assert not os.path.exists(settings.socket)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    # fewer, where what an earlier test had left to the collector of garbage went meanwhile
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
 @pytest.fixture

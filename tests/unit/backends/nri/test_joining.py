@@ -355,7 +355,8 @@ async def test_its_wait_doubles_and_ends_when_it_has_been_synchronized(
             await ready(plugins)
             await plugin.close()
         await nobody(plugins)
-    waits = [one.args[1] for one in caplog.records if "dropped in Synchronize" in one.msg and one.args]
+    told: list[Any] = [one.args for one in caplog.records if "dropped in Synchronize" in one.msg]
+    waits = [args[1] for args in told if args]
     assert waits == [0.01, 0.02]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from crib.backends.nri.moments import Moment
 from crib.backends.nri.plugins import NriPlugins
+from crib.model.ids import HandlerName
 from crib.model.nri_settings import NriSettings, ValidatorSettings
 from crib.model.plugin_status import PluginState
 from crib.model.plugins import ContainerMoment, ContainerUpdate, Eviction, PluginOrders, PodMoment
@@ -105,6 +106,28 @@ async def test_a_plugin_hears_only_of_what_it_subscribes_to(plugins: NriPlugins,
     await plugins.pod(PodMoment.STOP, pod, no_stage)
     assert plugin.calls == ["StopPodSandbox"]
     assert plugins.statuses()[0].events == ("StopPodSandbox",)
+
+
+async def test_whether_anybody_hears_of_something_is_known_beforehand(
+    plugins: NriPlugins, join: Join
+) -> None:
+    assert not plugins.hears("StopContainer")
+    one = await join(LabPlugin(events=Moment.STOP_CONTAINER.bit))
+    assert plugins.hears("StopContainer")
+    assert not plugins.hears("RunPodSandbox")
+    await one.close()
+    await until(lambda: not plugins.statuses())
+    assert not plugins.hears("StopContainer")
+
+
+async def test_a_pod_that_is_shown_anew_is_told_anew(plugins: NriPlugins, join: Join) -> None:
+    one = await join(LabPlugin(events=Moment.START_CONTAINER.bit))
+    pod, container = shown_container()
+    changed = replace(pod, record=replace(pod.record, handler=HandlerName("another")))
+    for shown in (pod, pod, changed):
+        await plugins.container(ContainerMoment.START, shown, container, no_stage)
+    told = [request.pod.runtime_handler for name, request in one.heard if name == "StartContainer"]
+    assert told == [pod.record.handler, pod.record.handler, "another"]
 
 
 async def test_an_error_refuses_what_has_not_been_done_and_ends_the_round(

@@ -219,10 +219,10 @@ def test_the_next_plugin_sees_the_container_as_it_is_adjusted_so_far() -> None:
     for case in CASES.values():
         if "rdt" not in case.pointer and "cgroups" not in case.pointer:
             adjust.MergeFrom(json_format.ParseDict(case.message, pb.ContainerAdjustment()))
-    for entries in (adjust.mounts, adjust.env, adjust.rlimits, adjust.linux.devices, adjust.CDI_devices):
-        del entries[1:]  # type: ignore[attr-defined] # all of them are repeated
-    for entries in (adjust.linux.namespaces, adjust.linux.resources.hugepage_limits):
-        del entries[1:]  # type: ignore[attr-defined]
+    repeated: list[Any] = [adjust.mounts, adjust.env, adjust.rlimits, adjust.CDI_devices]
+    repeated += [adjust.linux.devices, adjust.linux.namespaces, adjust.linux.resources.hugepage_limits]
+    for entries in repeated:
+        del entries[1:]
     del adjust.linux.memory_policy.flags[1:]
     adjust.args[:] = ["/bin/x"]
     adjust.annotations["-note"] = ""

@@ -250,7 +250,8 @@ NUMBERS = (0, 1, -1, 5, 1000, 1 << 31, (1 << 63) - 1)
 
 def fill(message: Message, chance: random.Random, depth: int = 0) -> None:
     """Some fields of a message with values of the right kind."""
-    for field in message.DESCRIPTOR.fields:
+    fields: Any = message.DESCRIPTOR.fields  # two classes of descriptors have the same methods
+    for field in fields:
         if chance.random() < 0.6 or depth > 6:
             continue
         value = getattr(message, field.name)

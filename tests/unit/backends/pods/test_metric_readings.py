@@ -141,7 +141,7 @@ async def of_container(usages: UsageReader) -> dict[str, dict[tuple[str, ...], i
 def own(version: str) -> dict[str, dict[tuple[str, ...], int]]:
     """What the versions tell differently, of a container and of a pod."""
     device = "900:7"  # no such device is known to this machine
-    io = {
+    io: dict[str, dict[tuple[str, ...], int]] = {
         "container_fs_reads_bytes_total": {(device,): 11},
         "container_fs_reads_total": {(device,): 1},
         "container_fs_writes_bytes_total": {(device,): 12},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ MIB = 1 << 20
 class Node:
     """A tree of cgroups as files, of either version."""
 
-    def __init__(self, top: Path, version: str) -> None:
+    def __init__(self, top: Path, version: Any) -> None:
         self._top, self.version = top, version
         for path in ("/kubepods", "/kubepods/burstable", POD, BOX):
             self.set(path, hits=0, limit=None)

@@ -82,7 +82,7 @@ class FifoLab:
             async with asyncio.timeout(BOUND):
                 await first.close()
 
-    def record(self, name: str = "0", **config: bool) -> ContainerRecord:
+    def record(self, name: str = "0", **config: Any) -> ContainerRecord:
         made = full_container()
         plain = replace(made.config, tty=False, stdin=False, stdin_once=False)
         record = replace(

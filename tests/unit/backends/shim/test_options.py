@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from typing import Any
 
 from crib.backends.shim.nouns import Typed
 from crib.backends.shim.options import runtime_options
@@ -31,7 +32,7 @@ def test_options_win_over_what_crib_says() -> None:
 
 
 def test_another_runtime_is_given_the_file_and_its_type() -> None:
-    options = {"TypeUrl": "io.containerd.runsc.v1.options", "ConfigPath": "/etc/runsc.toml"}
+    options: dict[str, Any] = {"TypeUrl": "io.containerd.runsc.v1.options", "ConfigPath": "/etc/runsc.toml"}
     found = runtime_options("io.containerd.runsc.v1", options, root="/r", systemd=False)
     assert found is not None
     assert found.type_url == "runtimeoptions.v1.Options"
@@ -41,7 +42,7 @@ def test_another_runtime_is_given_the_file_and_its_type() -> None:
 
 
 def test_without_a_file_another_runtime_is_given_all_options_in_toml() -> None:
-    options = {"TypeUrl": "x", "debug": True, "ratio": 0.5, "name": 'a "b"\n'}
+    options: dict[str, Any] = {"TypeUrl": "x", "debug": True, "ratio": 0.5, "name": 'a "b"\n'}
     found = runtime_options("io.containerd.kata.v2", options, root="/r", systemd=False)
     assert found is not None
     body = RuntimeOptions.FromString(found.value).config_body

@@ -15,6 +15,7 @@ from crib.client.workloads.launch import Launch
 from crib.client.workloads.removal import stop_pod
 from crib.manifest.load import read_plans
 from crib.manifest.plan import Dirs, Plans, PodPlan, Site
+from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 from tests.unit.client.fake_runtime import World, serve
 
 
@@ -29,7 +30,7 @@ class Silent:
     def waits_for(self, what: str) -> None:
         self.waits.append(what)
 
-    async def pull(self, connection: Connection, image: str) -> None:
+    async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
         raise AssertionError(f"{image} is here")
 
 

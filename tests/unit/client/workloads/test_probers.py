@@ -7,6 +7,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any, cast
 
 import grpc.aio
 import pytest
@@ -137,7 +138,7 @@ async def test_tcp_is_well_when_it_connects(target: ProbeTarget) -> None:
 
 
 async def test_grpc_is_well_when_the_service_is_serving(target: ProbeTarget) -> None:
-    servicer = health.aio.HealthServicer()
+    servicer = cast(Any, health).aio.HealthServicer()
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

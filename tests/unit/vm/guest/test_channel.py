@@ -15,8 +15,8 @@ from crib.wire.ttrpc_calls import Answered, ClientCalls
 NONCE = bytes(range(16))
 
 
-def greeted(generation: int = 1) -> channel.Channel:
-    one = channel.Channel(generation, NONCE)
+def greeted(generation: int = 1) -> channel.AgentChannel:
+    one = channel.AgentChannel(generation, NONCE)
     assert list(one.receive(one.greeting)) == []
     assert one.is_greeted
     return one
@@ -28,7 +28,7 @@ def call(calls: ClientCalls, payload: bytes = b"x") -> bytes:
 
 
 def test_a_greeting_is_what_the_protocol_says() -> None:
-    greeting = channel.Channel(3, NONCE).greeting
+    greeting = channel.AgentChannel(3, NONCE).greeting
     ((number, payload),) = mux.MuxReader().receive(greeting)
     assert number == channel.GREETINGS
     read = guest_pb2.Greeting.FromString(payload)
@@ -37,9 +37,9 @@ def test_a_greeting_is_what_the_protocol_says() -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
 def test_what_an_earlier_agent_was_sent_is_passed_over(size: int) -> None:
-    one = channel.Channel(2, NONCE)
+    one = channel.AgentChannel(2, NONCE)
     calls = ClientCalls()
-    stale = call(calls, b"old" * 100)[5:] + channel.Channel(1, bytes(16)).greeting + one.greeting[:20]
+    stale = call(calls, b"old" * 100)[5:] + channel.AgentChannel(1, bytes(16)).greeting + one.greeting[:20]
     data = stale + one.greeting + call(calls, b"new")
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     found = list(itertools.chain.from_iterable(map(one.receive, pieces)))
@@ -105,5 +105,5 @@ def test_other_numbers_and_other_frames_are_dropped() -> None:
     ids=["a message without end", "a frame without end", "a request that is none"],
 )
 def test_what_cannot_be_ends_the_connection(data: bytes) -> None:
-    with pytest.raises(channel.Broken):
+    with pytest.raises(channel.BrokenChannel):
         list(greeted().receive(data))

@@ -50,6 +50,7 @@ def kind_of(field: FieldDescriptor, kind: Any) -> Any:
     plain = _KINDS.get(field.type)
     if plain is None:
         within = kind[0] if isinstance(kind, tuple) else kind
+        assert field.message_type is not None
         check(within, field.message_type)
         plain = within
     return (plain,) if field.is_repeated else plain
@@ -129,7 +130,7 @@ def test_a_greeting_has_always_the_same_length() -> None:
 )
 def test_both_codecs_agree(id: str, data: bytes, connection: int) -> None:
     table = messages.GUEST_CALLS["Write"][0]
-    fields = {"id": id, "data": data, "connection": connection}
+    fields: dict[str, Any] = {"id": id, "data": data, "connection": connection}
     generated = guest_pb2.WriteRequest(**fields).SerializeToString()
     assert codec.decode(table, generated) == {**fields, "exec_id": ""}
     assert guest_pb2.WriteRequest.FromString(codec.encode(table, fields)).SerializeToString() == generated
@@ -140,7 +141,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for table in (messages.CONFIGURE, messages.CREATE, cgroups.METRICS_TABLE):
         try:
             read = codec.decode(table, data)
-        except codec.Malformed:
+        except codec.BadMessage:
             continue
         codec.encode(table, read)
 
@@ -151,7 +152,7 @@ def test_messages_in_messages_have_an_end() -> None:
     data = b""
     for _ in range(codec.MAX_DEPTH + 1):
         data = codec.encode({1: ("within", codec.BYTES)}, {"within": data or b"\x0a\x00"})
-    with pytest.raises(codec.Malformed):
+    with pytest.raises(codec.BadMessage):
         codec.decode(table, data)
 
 

@@ -106,7 +106,8 @@ class Rig:
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     guest, keeper = Guest(), TaskKeeper()
-    paths = ProcessPaths(*(str(tmp_path / name) for name in ("in", "out", "err")), terminal=False)
+    stdin, stdout, stderr = (str(tmp_path / name) for name in ("in", "out", "err"))
+    paths = ProcessPaths(stdin, stdout, stderr, terminal=False)
     for path in (paths.stdin, paths.stdout, paths.stderr):
         os.mkfifo(path)
 

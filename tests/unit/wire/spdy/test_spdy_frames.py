@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_the_first_of_equal_settings_counts_and_flags_are_no_part_of_the_id() ->
 
 @pytest.mark.parametrize("read", [frames.read_syn_stream, frames.read_headers, frames.read_pair])
 @pytest.mark.parametrize("body", [b"", b"abc"])
-def test_short_bodies_are_errors(read, body: bytes) -> None:
+def test_short_bodies_are_errors(read: Callable[[bytes], object], body: bytes) -> None:
     with pytest.raises(MalformedFrame):
         read(body)
 
