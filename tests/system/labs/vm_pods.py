@@ -48,7 +48,8 @@ def processes_of_pod(cribd: Cribd, pod: Pod) -> dict[str, list[int]]:
         with contextlib.suppress(OSError):
             cgroups = Path(f"/proc/{entry}/cgroup").read_text()
             words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-            if f"{cribd.cgroup}/{pod.id}" in cgroups:
+            # one that has ended, and waits for its parent, has no words any more
+            if words[0] and f"{cribd.cgroup}/{pod.id}" in cgroups:
                 name = "shim" if b"crib.vm.shim" in words else os.path.basename(words[0].decode())
                 found.setdefault(name, []).append(int(entry))
     return found
