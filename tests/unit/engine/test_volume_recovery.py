@@ -95,6 +95,26 @@ async def test_after_a_kill_pods_keep_what_they_have_and_nothing_is_done(world: 
     assert len(world.volumes.kind.failpoints.calls) == calls
 
 
+async def test_a_kill_while_a_pod_asks_again_takes_nothing_from_it(world: World) -> None:
+    """A start would else take from a running pod what it has: of a tmpfs all its files."""
+    await published(world)
+    calls = world.volumes.kind.failpoints.calls
+    hold = world.volumes.kind.failpoints.hold("publish")
+    call = asyncio.ensure_future(published(world))
+    async with bounded():
+        await hold.reached.wait()
+        world.node.keeper.cancel()
+        await asyncio.wait([call])
+    before = len(calls)
+    world = await world.restarted()
+    await recovered(world)
+    (use,) = row(world).uses
+    assert (row(world).stage, use.state) == (StageState.STAGED, UseState.PUBLISHED)
+    assert len(world.volumes.kind.failpoints.calls) == before, "nothing is unpublished or unstaged"
+    (again,) = await published(world)
+    assert again.use.path == use.path
+
+
 async def test_after_a_reboot_pods_have_their_volumes_again(world: World) -> None:
     await published(world, "web", wanted("one"), wanted("two"))
     world.volumes.kind.reboot()

@@ -17,6 +17,7 @@ from crib.model.volumes import (
     PodOfUse,
     Reclaim,
     StageState,
+    UseState,
     VolumeName,
     VolumeRecord,
     VolumeState,
@@ -132,7 +133,12 @@ class Publishing:
     ) -> tuple[VolumeRecord, VolumeUse]:
         """Stage it if need be, and publish it; for who holds its lock. Safe to repeat."""
         shelf = self._shelf
-        use = replace(use, state=move_use(use, UseVerb.BEGIN))
+        has = record.use(use.pod.uid, use.volume)
+        if has is not None and has.state is UseState.PUBLISHED:
+            # The pod has it, and may be running: a kill now must not make a start take it back.
+            use = replace(use, state=has.state, path=has.path)
+        else:
+            use = replace(use, state=move_use(use, UseVerb.BEGIN))
         record = shelf.put(
             replace(
                 record,
@@ -145,7 +151,8 @@ class Publishing:
             attachment = await shelf.call(record, "stage", shelf.kind(record.spec).stage(record))
             record = shelf.put(replace(record, stage=StageState.STAGED, attachment=dict(attachment)))
         path = await shelf.call(record, "publish", shelf.kind(record.spec).publish(record, use))
-        use = replace(use, state=move_use(use, UseVerb.PUBLISH), path=path, problem="")
+        state = use.state if use.state is UseState.PUBLISHED else move_use(use, UseVerb.PUBLISH)
+        use = replace(use, state=state, path=path, problem="")
         return shelf.put(replace(record, uses=with_use(record, use), problem="")), use
 
     async def attach_all(self, record: VolumeRecord) -> VolumeRecord:

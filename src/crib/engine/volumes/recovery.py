@@ -15,6 +15,7 @@ from typing import Any
 from crib.engine.volumes.copies import OURSELVES
 from crib.engine.volumes.parts import VolumeParts
 from crib.engine.volumes.publishing import with_use
+from crib.engine.volumes.shelf import VolumeShelf
 from crib.model.errors import CribError
 from crib.model.events import EventKind
 from crib.model.volumes import (
@@ -36,7 +37,7 @@ class VolumeRecovery:
     """That of one start."""
 
     def __init__(self, parts: VolumeParts) -> None:
-        self._shelf = parts.shelf
+        self._shelf: VolumeShelf = parts.shelf
         self._making = parts.making
         self._publishing = parts.publishing
         self._snapshots = parts.snapshots

@@ -8,6 +8,7 @@ from typing import Any
 
 from crib.engine.mending import mended
 from crib.engine.volumes.parts import VolumeParts
+from crib.engine.volumes.shelf import VolumeShelf
 from crib.model.errors import CribError
 from crib.model.finding import Finding
 from crib.model.volumes import (
@@ -41,7 +42,7 @@ class VolumeUpkeep:
     """Check and prune. What a verb is at is left alone."""
 
     def __init__(self, parts: VolumeParts) -> None:
-        self._shelf = parts.shelf
+        self._shelf: VolumeShelf = parts.shelf
         self._making = parts.making
         self._publishing = parts.publishing
         self._snapshots = parts.snapshots
