@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import stat
 import time
@@ -64,6 +65,16 @@ def socket_path(endpoint: str) -> str:
     return path[2:] if path.startswith("//") else path
 
 
+@functools.cache
+def hold_grpc() -> None:
+    """Have gRPC keep its thread for as long as this process lives.
+
+    Else it ends with the last channel, wherever that is collected: gRPC joins it there, and waits for ever
+    where a call of that channel is collected in the same sweep.
+    """
+    grpc.aio.init_grpc_aio()  # type: ignore[attr-defined]  # grpc-stubs does not know it
+
+
 class Connection:
     """Both of the CRI's services and crib's Node service at one endpoint.
 
@@ -100,6 +111,7 @@ class Connection:
             # of a unix socket's peer a server sees no more than this; crib takes turns by it
             ("grpc.primary_user_agent", f"crib/{__version__} (process {os.getpid()})"),
         ]
+        hold_grpc()
         self._channel = grpc.aio.insecure_channel(self.endpoint, options=options)
         self.runtime = api_pb2_grpc.RuntimeServiceStub(self._channel)
         self.image = api_pb2_grpc.ImageServiceStub(self._channel)

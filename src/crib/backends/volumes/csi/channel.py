@@ -5,6 +5,7 @@ A connection for each call costs about a millisecond, and none is left that a re
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -63,6 +64,12 @@ class DriverFailed(Exception):
         self.text = text[:LONGEST_WORDS].strip() or "it said nothing"
 
 
+@functools.cache
+def _hold_grpc() -> None:
+    """Have gRPC keep its thread: it joins it on the loop each time that the last channel is closed."""
+    grpc.aio.init_grpc_aio()  # type: ignore[attr-defined]  # grpc-stubs does not know it
+
+
 async def call(socket: str, one: DriverCall[A], request: Message, limit: float) -> A:
     """What the driver behind `socket` answers within `limit` seconds. DriverFailed."""
     if len(os.fsencode(socket)) > MAX_PATH:
@@ -72,6 +79,7 @@ async def call(socket: str, one: DriverCall[A], request: Message, limit: float) 
     body = request.SerializeToString()
     if len(body) > MOST_BYTES:
         raise DriverFailed("INVALID_ARGUMENT", f"the request has {len(body)} bytes, of at most {MOST_BYTES}")
+    _hold_grpc()
     async with grpc.aio.insecure_channel(f"unix:{quote(socket)}", options=_OPTIONS) as channel:
         calling = channel.unary_unary(one.path, None, None)(body, timeout=limit)
         try:
