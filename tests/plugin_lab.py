@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from crib.ttrpc.mux import Mux
 from crib.ttrpc.server import ServedCall, TtrpcServer
 from crib.wire.mux import PLUGIN_SERVICE, RUNTIME_SERVICE
 from tests.contract.records_samples import full_container, full_sandbox
+from tests.fakes.stages import NoStages
 
 PACKAGE = "nri.pkg.api.v1alpha1"
 BOUND = 20.0
@@ -61,16 +61,12 @@ Begin = Callable[..., Awaitable[NriPlugins]]
 """Begins with the settings of the test, or with others."""
 Join = Callable[..., Awaitable["LabPlugin"]]
 """Has a plugin take part."""
+no_stage = NoStages()
 
 
 def bounded() -> asyncio.Timeout:
     """Around whatever could hang."""
     return asyncio.timeout(BOUND)
-
-
-def no_stage(name: str, subject: str) -> contextlib.AbstractContextManager[object]:
-    """Times nothing."""
-    return nullcontext()
 
 
 def shown_pod(name: str = "web") -> ShownPod:

@@ -28,6 +28,7 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.server import Server, answer_problem
+from crib.backends.cgroup_options import cgroup_layout
 from crib.backends.environment import SharedLayers
 from crib.backends.extensions import NO_EXTENSIONS, Extensions, load_extensions
 from crib.backends.handlers import LaterHandlers, closed_handlers, open_handlers
@@ -50,14 +51,14 @@ from crib.engine.core import Ports
 from crib.engine.node import Node
 from crib.engine.timeline import program_ended
 from crib.footprint import warm_and_small
-from crib.host import cgroups, libc, priority, processes, threads
+from crib.host import libc, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.orphans import adopt_orphans
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.host.undying import undying
 from crib.model.errors import Broken, CribError
-from crib.model.facts import KILLED, ThreadWait, Vitals
+from crib.model.facts import KILLED, HostFacts, ThreadWait, Vitals
 from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
 from crib.observe import logs
@@ -76,6 +77,8 @@ _log = logging.getLogger(__name__)
 
 GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
+HOST_GRACE = 15.0
+"""Seconds that containers get when the host shuts down, before those of GRACE."""
 COMMAND_GRACE = 8.0
 """Seconds of it for commands of ExecSync: the rest is for ending them, and for telling their callers."""
 LAST_GRACE = 1.0
@@ -128,7 +131,7 @@ class Daemon:
         what = "importing the network"
         imported = HANDS.part(what, OURS.run(what, networks.import_network, settings.network))
         database = self._open_database(holding, for_wipe=for_wipe)
-        layout = cgroups.detect_layout()
+        layout = await cgroup_layout(settings, for_wipe=for_wipe)
         await self._ends.enter_async_context(pods_cgroup(settings, layout, made=not for_wipe))
         self._ends.enter_context(networks.owned_network(settings.network))
         facts = read_host_facts(layout)
@@ -163,7 +166,7 @@ class Daemon:
             insight=self._insight,
             configuration=self._configuration,
             kept=self._kept,
-            volumes=open_volumes(self._volumes_on(store.mounts)),
+            volumes=open_volumes(self._volumes_on(store.mounts, facts)),
             vitals=self._vitals,
             hooks=extensions.hooks,
             plugins=AwaitedPlugins(settings.nri) if settings.nri.enable else None,
@@ -178,6 +181,8 @@ class Daemon:
 
     async def serve(self) -> None:
         """Until SIGTERM or SIGINT."""
+        if (me := asyncio.current_task()) is not None:
+            me.set_name("daemon")  # as a dump calls it
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -205,7 +210,7 @@ class Daemon:
             followers = Followers(node, (telemetry, auditing, later), streams)
             await self._ends.enter_async_context(self._configuration.ready(followers))
             server.gate.open()
-            await self._kept.begin(node.notices.follow("kept pods"), node.kept_restarted)
+            await self._kept.begin(node.notices.follow("kept pods"), node.kept_pod_changed)
             self._ends.push_async_callback(self._kept.close)
             node.keeper.serve("archives at start", self._begin_upkeep(node))
             node.keeper.serve("memory", warm_and_small(streams, lambda: any(node.sandboxes.list())))
@@ -216,11 +221,14 @@ class Daemon:
                 node.keeper.serve("watchdog", self._prove_life(self._manager.watchdog / PROOFS))
             _log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
+            self._manager.tell("STOPPING=1")
+            _log.info("stopping")
+            if await self._manager.shuts_down():
+                await self._kept.close()  # else it would start them again
+                await node.end_with_host(HOST_GRACE)
             self._stop_by = time.monotonic() + GRACE
             node.keeper.serve("end of commands", node.containers.exec_sync.end_after(COMMAND_GRACE))
             threads.end_within(THREAD_GRACE)
-            self._manager.tell("STOPPING=1")
-            _log.info("stopping")
 
     async def check(self, *, repair: bool, quick: bool) -> AsyncIterator[Finding]:
         """What a check finds of a node on which no daemon runs. Nothing is changed, unless by a repair; but
@@ -266,9 +274,15 @@ class Daemon:
         self._ends.callback(database.close)
         return database
 
-    def _volumes_on(self, layers: SharedLayers) -> VolumeOpening:
+    def _volumes_on(self, layers: SharedLayers, facts: HostFacts) -> VolumeOpening:
         configuration, min_free = self._configuration, self._settings.images.transfer.min_free
-        return VolumeOpening(self._paths, lambda: configuration.settings.volumes, layers, min_free)
+        return VolumeOpening(
+            self._paths,
+            lambda: configuration.settings.volumes,
+            layers,
+            min_free,
+            label=facts.selinux_file if facts.selinux else "",
+        )
 
     def _vitals(self) -> Vitals:
         waits = (

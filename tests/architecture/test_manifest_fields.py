@@ -54,6 +54,10 @@ TITLES = {
     "STATEFUL_SET": "StatefulSet: spec",
     "DAEMON_SET": "DaemonSet: spec",
     "JOB": "Job: spec",
+    "FAILURE_RULE": "Job: spec.podFailurePolicy.rules[]",
+    "EXIT_CODES": "Job: spec.podFailurePolicy.rules[].onExitCodes",
+    "POD_CONDITION": "Job: spec.podFailurePolicy.rules[].onPodConditions[]",
+    "SUCCESS_RULE": "Job: spec.successPolicy.rules[]",
     "CRON_JOB": "CronJob: spec",
 }
 """What a person calls each table of fields; those that hold no more than one honoured object are left out."""

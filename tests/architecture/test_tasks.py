@@ -47,6 +47,8 @@ ELSEWHERE = (
 MAINS = {
     "daemon.py": ["asyncio.Runner"],
     "backends/images/worker/main.py": ["asyncio.run"],
+    "vm/boot.py": ["asyncio.run"],
+    "vm/shim/serve.py": ["asyncio.run"],
 }
 """Each begins a process with its first task."""
 

@@ -10,14 +10,27 @@ import pytest
 
 from crib.model.settings import HandlerSettings
 from tests.contract.handler_lab import HandlerLab
+from tests.fakes import world
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.host import FakeHost
+from tests.system.labs.docker_engine import Engine, docker_lab, shared_engine
 from tests.system.labs.oci_setup import oci_lab
 from tests.system.labs.shim_setup import shim_lab
+from tests.system.labs.vm_pods import VM_SECONDS, vm_lab
+
+__all__ = ["lab", "shared_engine"]
 
 _REAL = [pytest.mark.root, pytest.mark.system]
 _GVISOR = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's runsc is not installed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine_that_tests_share(request: pytest.FixtureRequest) -> None:
+    """Started before any of its tests looks what is there, and what it leaves behind."""
+    ours = (item for item in request.session.items if item.path == request.path)
+    if any("[docker" in item.name for item in ours):
+        request.getfixturevalue("shared_engine")
 
 
 @pytest.fixture(
@@ -28,13 +41,23 @@ _GVISOR = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's run
         pytest.param("runsc", marks=[*_REAL, _GVISOR]),
         pytest.param("shim of crun", marks=_REAL),
         pytest.param("shim of runc", marks=_REAL),
+        pytest.param("vm", marks=[*_REAL, pytest.mark.nightly]),
+        pytest.param("docker", marks=_REAL),
     ]
 )
-async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
+async def lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HandlerLab]:
     async with contextlib.AsyncExitStack() as stack:
         if request.param.startswith("shim"):
             runtime = request.param.rpartition(" ")[2]
             shim = await stack.enter_async_context(shim_lab({"BinaryName": runtime}))
+            made = HandlerLab(shim.handler, shim.logs)
+        elif request.param == "docker":
+            engine: Engine = request.getfixturevalue("shared_engine")
+            docker = await stack.enter_async_context(docker_lab(engine))
+            made = HandlerLab(docker.handler, docker.logs)
+        elif request.param == "vm":
+            monkeypatch.setattr(world, "BOUND", VM_SECONDS)
+            shim = await stack.enter_async_context(vm_lab())
             made = HandlerLab(shim.handler, shim.logs)
         elif request.param == "runsc":
             options = HandlerSettings(args=("--network=host",))

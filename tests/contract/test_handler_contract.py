@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from crib.backends.docker import exec as docker_exec
 from crib.backends.oci import exec as oci_exec
 from crib.backends.shim import exec as shim_exec
 from crib.model.streams import ExecProcess
@@ -47,7 +48,7 @@ async def test_a_sweep_ends_contained_commands_of_an_earlier_daemon_and_no_other
     async with bounded():
         with monkeypatch.context() as patch:
             names = itertools.count()
-            for kind in (oci_exec, shim_exec):
+            for kind in (docker_exec, oci_exec, shim_exec):
                 patch.setattr(kind, "new_name", lambda: f"exec-abc-{next(names)}")
             contained, other = [
                 await lab.handler.streams.exec(record, SLEEP),

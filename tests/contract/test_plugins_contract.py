@@ -205,8 +205,8 @@ async def test_each_call_is_a_stage_of_the_pods_timeline(one: OnePlugin) -> None
         stages.append((name, subject))
 
     await one.come()
-    await one.plugins.pod(PodMoment.RUN, shown_pod(), stage)
-    await one.plugins.create(*shown_container(), stage)
+    await one.plugins.pod(PodMoment.RUN, shown_pod(), stage)  # type: ignore[arg-type]  # as it comes
+    await one.plugins.create(*shown_container(), stage)  # type: ignore[arg-type]  # as it comes
     ((first, moment), (_, second)) = stages
     assert first.startswith("NRI 10-")
     assert (moment, second) == ("RunPodSandbox", "CreateContainer")

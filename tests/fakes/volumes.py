@@ -12,6 +12,7 @@ from crib.model.finding import Finding
 from crib.model.volumes import (
     SnapshotRecord,
     StageState,
+    VolumeDescription,
     VolumeId,
     VolumeRecord,
     VolumeSpec,
@@ -140,15 +141,22 @@ class FakeArchives:
         self.failpoints = Failpoints()
         self.archives: dict[str, str] = {}
         """By path: the directory that was written."""
+        self.descriptions: dict[str, VolumeDescription] = {}
+        """By path: what the archive says of its volume."""
         self.filled: dict[str, str] = {}
         """By directory: the archive."""
 
-    async def write(self, directory: str, archive: str) -> int:
+    async def write(self, directory: str, archive: str, description: VolumeDescription) -> int:
         await self.failpoints.reach("write", archive)
         if archive in self.archives:
             raise AlreadyExists(f"{archive} is there already")
         self.archives[archive] = directory
+        self.descriptions[archive] = description
         return 100
+
+    async def describe(self, archive: str) -> VolumeDescription | None:
+        await self.failpoints.reach("describe", archive)
+        return self.descriptions.get(archive)
 
     async def read(self, archive: str, directory: str) -> int:
         await self.failpoints.reach("read", archive)

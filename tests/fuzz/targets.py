@@ -47,6 +47,7 @@ from crib.wire import (
     remotecommand,
     simple_signing,
     tar,
+    volume_archive,
 )
 from crib.wire.erofs_inode import ErofsError
 from crib.wire.erofs_reader import ErofsImage
@@ -258,6 +259,16 @@ def _template(data: bytes) -> None:
             data.decode(), {"PodCIDR": "10.1.0.0/24", "Ranges": ("a", "b"), "Empty": ()}
         )
         assert len(text) <= go_template.OUTPUT_CHARACTERS
+    with suppress(go_template.MalformedTemplate, UnicodeDecodeError):
+        value = [{"a": {"b": "text", "n": 1}, "l": ["x", None, True, 0.5]}, "y"]
+        assert len(go_template.Template(data.decode()).written(value)) <= go_template.OUTPUT_CHARACTERS  # type: ignore[arg-type]  # as it comes
+
+
+def _volume_archive(data: bytes) -> None:
+    with suppress(volume_archive.MalformedDescription):
+        if text := volume_archive.found_in(data):
+            found = volume_archive.decode(text)
+            assert volume_archive.decode(volume_archive.encode(found)).name == found.name
 
 
 def _outcome(data: bytes) -> None:
@@ -394,11 +405,44 @@ TARGETS: dict[str, Target] = {
         (b"ustar\x0000", b"ustar  \0", b"\0" * 512, b"7777777", b"\x80", b"GNU.sparse.", b"path="),
         16 << 10,
     ),
-    "template": Target(_template, (b"{{", b"}}", b"range ", b"if ", b"end", b".", b"$x", b":=", b"else")),
+    "template": Target(
+        _template,
+        (
+            *(
+                b"{{",
+                b"}}",
+                b"range ",
+                b"if ",
+                b"end",
+                b".",
+                b"$x",
+                b":=",
+                b"else",
+                b"with ",
+                b"|",
+                b"(",
+                b")",
+            ),
+            *(
+                b"printf ",
+                b"index ",
+                b"print ",
+                b'"',
+                b"`",
+                b"%s",
+                b"= ",
+                b"break",
+                b"len ",
+                b"split ",
+                b"join ",
+            ),
+        ),
+    ),
     "ttrpc": Target(
         fuzz_ttrpc.calls,
         (b"\0\0\0\x01\x01\0", b"\x02\0", b"\x03\x05", b"\0\0\0\0", b"\x0a\x01", b"\xff\xff"),
     ),
+    "volume-archive": Target(_volume_archive, (*_JSON, b"comment=crib-volume:", b'"labels"', b"\0g")),
     "websocket": Target(
         _websocket, (b"\x81\xfe", b"\x82\xff", b"\x88\x80", b"\x89\x80", b"\0" * 4, b"\xff" * 8)
     ),

@@ -69,8 +69,12 @@ _BASE = (
 _CRIB = (
     "crun", "runc", "conmon", "catatonit", "libnftables1", "nftables", "busybox-static", "iproute2",
     "iptables", "containernetworking-plugins", "docker-registry", "erofs-utils", "e2fsprogs", "xfsprogs",
-    "procps", "attr", "git", "tmux", "strace", "apparmor", "containerd",
+    "procps", "attr", "git", "tmux", "strace", "apparmor", "containerd", "sqlite3",
 )  # fmt: skip
+PACKAGES = (*_BASE, *_CRIB)
+"""Of every guest."""
+_TRIXIE = ("criu",)
+"""Debian 12's cannot do what checkpoints need."""
 _SELINUX = ("selinux-policy-default", "policycoreutils", "selinux-utils", "attr", "auditd")
 
 _KEEPER = """
@@ -86,13 +90,13 @@ containers, but knows no daemon of ours: cribd is started unconfined there.
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("trixie", "trixie", "3.13"),
+        Recipe("trixie", "trixie", "3.13", _TRIXIE),
         Recipe("bookworm", "bookworm", "3.11"),
         Recipe(
             "selinux",
             "trixie",
             "3.13",
-            _SELINUX,
+            (*_TRIXIE, *_SELINUX),
             "lsm=landlock,yama,selinux selinux=1 enforcing=1",
             selinux=True,
         ),
@@ -265,7 +269,7 @@ def _bootstrap(made_from: Recipe, root: Path) -> None:
         "--mode=root",
         "--quiet",
         "--variant=minbase",
-        f"--include={','.join(dict.fromkeys((*_BASE, *_CRIB, *made_from.packages)))}",
+        f"--include={','.join(dict.fromkeys((*PACKAGES, *made_from.packages)))}",
         *(f"--aptopt={line}" for line in _apt_options()),
         '--aptopt=Acquire::Languages "none"',
         "--dpkgopt=path-exclude=/usr/share/man/*",

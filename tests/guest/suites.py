@@ -39,10 +39,13 @@ COLUMNS = (
 _BEGIN, _END = "<!-- script/guest --record writes what follows -->", "<!-- end -->"
 _PYTEST = "python -m pytest -p no:cacheprovider --junit-xml=$CRIB_ARTEFACTS/report.xml"
 _SYSTEM = (
-    "host", "oci", "network", "volumes", "images/test_erofs_mount.py", "images/test_layer_*.py",
-    "images/test_worker_confinement.py", "stories/test_network*.py", "stories/test_pod_life.py",
-    "stories/test_restart.py", "stories/test_running.py", "stories/test_seeing.py", "stories/test_start.py",
-    "stories/test_systemd.py", "stories/test_update.py", "stories/test_userns.py", "stories/test_volumes.py",
+    "host", "oci", "shim", "network", "volumes", "images/test_erofs_mount.py", "images/test_layer_*.py",
+    "images/test_worker_confinement.py", "stories/test_checkpoints*.py", "stories/test_containerd.py",
+    "stories/test_csi_volumes.py", "stories/test_hung_volumes.py", "stories/test_network*.py",
+    "stories/test_pod_life.py", "stories/test_pod_volumes.py", "stories/test_restart.py",
+    "stories/test_restored.py", "stories/test_running.py", "stories/test_seeing.py", "stories/test_shim*.py",
+    "stories/test_start.py", "stories/test_systemd.py", "stories/test_update.py", "stories/test_userns.py",
+    "stories/test_volume*.py",
 )  # fmt: skip
 """Of tests/system, what touches cgroups, mounts, security, network and recovery."""
 _APART = "tests/system/oci/test_selinux.py"

@@ -164,7 +164,15 @@ def test_a_node_lives_with_the_package(release: str, deb: Path, tmp_path: Path) 
         guest.reset()
         node.is_up()
         assert "NotReady" in node.crib("pods")
-        node.crib("run --replace /root/web.yaml")
+        node.crib("run --replace --restart /root/web.yaml")
+        node.serves()
+
+        # an orderly reboot: a kept pod comes back
+        guest.reboot()
+        node.is_up()
+        assert "the host shuts down: 2 containers" in node.sh("journalctl --unit cribd --output cat")
+        assert "web" in node.page()
+        node.comes_true("crib kept | grep -q Running")
         node.serves()
 
         # removed, while it serves

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.guest.images import RECIPES, ROOT
+from tests.guest.images import PACKAGES, RECIPES, ROOT
 from tests.guest.suites import COLUMNS, SUITES, TABLE, Result, facts_row, result_of, rows_of, with_rows
 
 REPORT = """<testsuites><testsuite>
@@ -76,6 +76,13 @@ def test_the_table_of_the_papers_is_one_that_the_lab_wrote() -> None:
             r"\d+ passed(, \d+ failed)?(, \d+ skipped)?(, cut off)? in \d+ s", by_name["result"]
         )
         assert re.fullmatch(r"20\d\d-\d\d-\d\d \S+", by_name["when"])
+
+
+def test_guests_have_what_the_tests_need() -> None:
+    setup = (ROOT / "script/setup").read_text()
+    listed = re.search(r'\[ -z "\$dev" \] \|\| packages="\$packages (.*)"', setup)
+    assert listed is not None
+    assert set(listed[1].split()) - set(PACKAGES) == {"lintian", "runsc"}
 
 
 def test_every_test_of_a_suite_exists() -> None:

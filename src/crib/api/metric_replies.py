@@ -31,8 +31,8 @@ _SMALL = 128
 _SMALL_VALUES = (_VALUE + b"\x00", *(_BEFORE_VALUE[1] + bytes((value,)) for value in range(1, _SMALL)))
 LENGTHS_KEPT = 128
 """Lengths of samples for which a family's beginning is kept."""
-LABELS_KEPT = 1024
-"""Encoded labels of families' own: names of devices, interfaces and kinds."""
+LABELS_KEPT = 4096
+"""Encoded labels: of pods and containers, and families' own: names of devices, interfaces and kinds."""
 
 
 class MetricReplies:
@@ -86,7 +86,7 @@ class MetricReplies:
                 pieces += (beginnings[size + len(tail)], common, tail)
             elif value is not None:
                 for labels, one in value:
-                    tail = _own_labels(labels) + (_SMALL_VALUES[one] if one < _SMALL else _value(one))
+                    tail = _encoded(labels) + (_SMALL_VALUES[one] if one < _SMALL else _value(one))
                     pieces += (beginnings[size + len(tail)], common, tail)
         return pieces
 
@@ -119,12 +119,11 @@ def _labels(
 ) -> bytes:
     """Values of BASE_LABELS, in their order."""
     metadata = sandbox.config.metadata
-    values = (container, metered.cgroup.path, image, name, metadata.namespace, metadata.name)
-    return b"".join(map(_label, values))
+    return _encoded((container, metered.cgroup.path, image, name, metadata.namespace, metadata.name))
 
 
 @functools.lru_cache(LABELS_KEPT)
-def _own_labels(values: tuple[str, ...]) -> bytes:
+def _encoded(values: tuple[str, ...]) -> bytes:
     return b"".join(map(_label, values))
 
 

@@ -170,7 +170,7 @@ class ContainerBundles:
         idmap = pod_id_map(self._paths, request.sandbox)
         level = self._labels.level(request.sandbox.id)
         files = file_label(config, request.sandbox.config, self._env.host, level)
-        self._labels.check(files)  # the mount would only say EINVAL
+        self._labels.check_known(files)  # the mount would only say EINVAL
         root = mount_root(self._paths, record.id, layers, idmap, files)
         check_mount_points(root)
         self._volumes.mount_images(record.id, stacks, idmap, files)
@@ -201,7 +201,7 @@ class ContainerBundles:
         record, config = request.record, request.record.config
         laid = self._edited(laid, edits)
         root, idmap, inputs, spec = laid.root, laid.idmap, laid.inputs, laid.spec
-        self._labels.check(spec.process.selinux_label)
+        self._labels.check_known(spec.process.selinux_label)
         document = container_document(inputs, spec)
         placed = Placed(
             mounts=made_mounts(inputs, spec),
@@ -227,19 +227,21 @@ class ContainerBundles:
         """All that the recipe needs to know. It only reads: explanations are made from it too."""
         config, options = request.record.config, self._env.options
         target = config.security.namespaces.target_id
+        # A kernel of the pod's own has none of the host's devices.
+        withhold = options.privileged_without_host_devices or self._env.facts.own_kernel
         inputs = ContainerInputs(
             id=request.record.id,
             config=config,
             sandbox=request.sandbox,
             image=request.image,
-            host=self._env.host,
+            host=self._env.inner_host,
             handler=self._env.facts,
             rootfs=read_facts(root, process_args(config, request.image)[0]),
             pod=pod_paths(self._paths, request.sandbox),
             root=root,
             cgroups_path=self._names.oci_path(self._names.pod(request.sandbox), request.record.id),
             target_pid=self._bundles.first_pid(ContainerId(target)) if target else 0,
-            devices=find_devices(config, withhold=options.privileged_without_host_devices),
+            devices=find_devices(config, withhold=withhold),
             node_mounts=find_node_mounts(options.containers),
             node_devices=find_node_devices(options.containers),
             default_seccomp=self._env.default_seccomp,

@@ -63,6 +63,11 @@ class HandlerEnvironment:
     others: frozenset[str] | None = None
     """Of the default handler: those that look after themselves. It looks after what all others have made."""
 
+    @property
+    def inner_host(self) -> HostFacts:
+        """What containers run on: this host, where they have no kernel of their own that is known."""
+        return self.host
+
     def adapt(self, settings: Settings) -> None:
         """Go by these from now on. Handlers that are new look after themselves."""
         self.settings = settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import shutil
@@ -43,17 +44,22 @@ KINDS: dict[str, HandlerKind] = {"oci": OciHandler}
 LOOK_SECONDS = 10.0
 """For reading the files that a new handler is opened from."""
 LOOK_BYTES = 1 << 20
-_SHIM = "shim"
-"""Is imported where a handler is one: the messages of shims take 2 MiB."""
+_LATE = {
+    "shim": ("crib.backends.shim.handler", "ShimHandler"),
+    "vm": ("crib.backends.vm.handler", "VmHandler"),
+    "docker": ("crib.backends.docker.handler", "DockerHandler"),
+}
+"""Kinds that are imported where a handler is one: the messages of shims take 2 MiB, and the daemon needs no
+HTTP client otherwise."""
 
 
 def check_kinds(settings: Settings) -> None:
     """Load kinds that are not in the table; Broken. To be called before anything is made or opened."""
     for name, handler in settings.handlers.items():
-        if handler.kind == _SHIM:
-            _load_shims()
+        if handler.kind in _LATE:
+            _load(handler.kind)
         elif handler.kind not in KINDS:
-            known = (*KINDS, _SHIM)
+            known = sorted({*KINDS, *_LATE})
             KINDS[handler.kind] = load(HANDLERS, handler.kind, f"handlers.{name}.kind", known)
 
 
@@ -129,18 +135,18 @@ def _openings(
         for name in names
     }
     if retired:
-        _load_shims()
         theirs = replace(settings, handlers=retired)
-        for name in retired:
+        for name, options in retired.items():
+            _load(options.kind)
             handler = HandlerName(name)
             openings[handler] = HandlerOpening(handler, theirs, paths, facts, layers, retired=True)
     return openings
 
 
-def _load_shims() -> None:
-    from crib.backends.shim.handler import ShimHandler
-
-    KINDS[_SHIM] = ShimHandler
+def _load(kind: str) -> None:
+    if kind not in KINDS:
+        module, name = _LATE[kind]
+        KINDS[kind] = getattr(importlib.import_module(module), name)
 
 
 def _kind(opening: HandlerOpening) -> HandlerKind:

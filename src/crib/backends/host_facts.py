@@ -44,6 +44,7 @@ def read_host_facts(cgroups: CgroupLayout) -> HostFacts:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         swap_accounting=_swap_accounting(cgroups),
         cgroup_delegation=cgroups.mode == "v2" and cgroups.delegates,
+        cgroup_favordynmods=cgroups.mode == "v2" and cgroups.favours_changes,
         **_contexts(),
     )
 

@@ -39,6 +39,7 @@ from crib.cli.session import (
     quiet,
 )
 from crib.cli.usage_commands import add_usage_commands
+from crib.cli.vm_commands import add_vm_commands
 from crib.cli.volume_commands import add_volume_commands
 from crib.cli.workload_commands import add_workload_commands
 from crib.cli.workload_options import RunCommandOptions
@@ -333,6 +334,7 @@ add_debug_commands(app, _NODE)
 add_crictl_commands(app)
 add_completion_command(app, _NODE)
 add_config_commands(app, _NODE)
+add_vm_commands(app, _NODE)
 add_conform_command(app, _NODE)
 
 # commands of another room, found by name: the rooms do not import each other

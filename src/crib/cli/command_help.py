@@ -28,14 +28,25 @@ MAX_NAME = 26
 """Columns for the names of options; text after a longer one begins on the next line."""
 _SAID_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "apply": ("run",),
+    "build": (),
+    "compose": (),
+    "container": ("ps",),
     "copy": ("cp",),
+    "delete": (),
     "describe": ("inspect",),
+    "destroy": (),
     "get": ("pods", "ps", "images"),
+    "kube": ("run",),
+    "login": ("pull",),
+    "logout": (),
     "play": ("run",),
+    "rename": (),
+    "search": (),
 }
-"""Words of docker, podman and kubectl, and the commands that do that here."""
-_TAKES_AWAY = (
-    *(
+"""Words of docker, podman and kubectl, and the commands that do that here. None where nothing here does it,
+or where it takes things away: not even a command whose name is much alike."""
+_TAKES_AWAY = frozenset(
+    {
         "abandon",
         "down",
         "gc",
@@ -49,7 +60,7 @@ _TAKES_AWAY = (
         "stop",
         "stopp",
         "wipe",
-    ),
+    }
 )
 """Commands that nobody should be led to: offered only for the beginning of their own name."""
 _CLOSE = 0.6
@@ -105,12 +116,14 @@ class CribGroup(TyperGroup):
 
 def unknown(word: str, names: Sequence[str]) -> str:
     """What to say of a command that does not exist."""
-    found = [name for name in _SAID_ELSEWHERE.get(word, ()) if name in names or name.startswith("-")]
-    found = found or [
-        name
-        for name in difflib.get_close_matches(word, names, _OFFERED, _CLOSE)
-        if name not in _TAKES_AWAY or name.startswith(word)
-    ]
+    if word in _SAID_ELSEWHERE:
+        found = [name for name in _SAID_ELSEWHERE[word] if name in names]
+    else:
+        found = [
+            name
+            for name in difflib.get_close_matches(word, names, _OFFERED, _CLOSE)
+            if name not in _TAKES_AWAY or name.startswith(word)
+        ]
     hint = f"; did you mean {' or '.join(found)}?" if found else ""
     return f"there is no command {word!r}{hint}"
 

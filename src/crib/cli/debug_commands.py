@@ -118,7 +118,7 @@ async def _log_level(session: CliSession, options: LogLevelOptions) -> None:
         else:
             rules = await node.log_rules(connection)
     if not rules:
-        tell("the configured level, without rules")
+        tell("the level that cribd was started with, and no rules")
     for rule in rules:
         tell(shown(rule))
 

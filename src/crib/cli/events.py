@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToDict
 
-from crib.cli.output import as_dict, short_id, tell
+from crib.cli.forms import Format, is_table
+from crib.cli.output import as_dict, document, short_id, tell
 from crib.cli.session import CommandError, say
 from crib.cli.times import moment
 from crib.client import events as client
@@ -32,8 +33,10 @@ async def events(session: CliSession, options: EventsOptions) -> None:
     request = _request(options, time.time_ns())
     async with session.connect() as connection:
         async for found in _found(connection, request):
-            if options.json:
+            if options.json or options.output is Format.JSON:
                 print(json.dumps(_as_json(found), ensure_ascii=True), flush=True)
+            elif not is_table(options.output):
+                document(_as_json(found), options.output)
             elif isinstance(found, EventsCut):
                 say(cut_line(found))
             else:

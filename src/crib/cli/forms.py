@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from crib.cli.jsonpath import JsonPath
+    from crib.wire.go_template import Template
 
 
 class Format(StrEnum):
@@ -25,9 +26,9 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """`jsonpath=TEMPLATE`."""
+    """`jsonpath=TEMPLATE` or `go-template=TEMPLATE`."""
 
-    template: JsonPath
+    template: JsonPath | Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ else:
 _REPORT = (Format.TABLE, Format.JSON, Format.YAML)
 _LIST = (Format.TABLE, Format.WIDE, Format.NAME, Format.JSON, Format.YAML)
 _DOCUMENT = (Format.YAML, Format.JSON)
+_LINES = (Format.TABLE, Format.JSON)
 
 
 def is_table(form: Form) -> bool:
@@ -60,6 +62,8 @@ def parse(text: str | Form, offered: tuple[Format, ...]) -> Form:
     kind, has_text, rest = text.partition("=")
     if not has_text and kind in offered:
         return Format(kind)
+    if kind in ("go-template", "go-template-file") and rest:
+        return Extract(_go_template(kind, rest))
     from crib.cli.jsonpath import JsonPath, JsonPathError
 
     try:
@@ -69,10 +73,23 @@ def parse(text: str | Form, offered: tuple[Format, ...]) -> Form:
             return CustomColumns(tuple(_column(part, JsonPath) for part in rest.split(",")))
     except JsonPathError as error:
         raise typer.BadParameter(f"{kind}: {error}") from error
-    other = ": there are no Go templates here, but jsonpath" if kind.startswith("go-template") else ""
-    if other and Format.WIDE in offered:
-        other += " and custom-columns"
-    raise typer.BadParameter(f"{text!r} is not one of {_names(offered)}{other}")
+    raise typer.BadParameter(f"{text!r} is not one of {_names(offered)}")
+
+
+def _go_template(kind: str, text: str) -> Template:
+    from crib.wire.go_template import MalformedTemplate, Template
+
+    try:
+        if kind == "go-template-file":
+            with open(text, encoding="utf-8") as file:
+                return Template(file.read())
+        return Template(text)
+    except OSError as error:
+        raise typer.BadParameter(f"{kind}: {text}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"{kind}: {text} is not UTF-8 text") from error
+    except MalformedTemplate as error:
+        raise typer.BadParameter(f"{kind}: {error}") from error
 
 
 def _column(text: str, path: type[JsonPath]) -> tuple[str, JsonPath]:
@@ -83,7 +100,8 @@ def _column(text: str, path: type[JsonPath]) -> tuple[str, JsonPath]:
 
 
 def _names(offered: tuple[Format, ...]) -> str:
-    more = ["jsonpath=TEMPLATE"] + (["custom-columns=TITLE:PATH,..."] if Format.WIDE in offered else [])
+    more = ["jsonpath=TEMPLATE", "go-template=TEMPLATE"]
+    more += ["custom-columns=TITLE:PATH,..."] if Format.WIDE in offered else []
     return ", ".join([*offered, *more])
 
 
@@ -105,4 +123,6 @@ ListOutput = Annotated[_Value, _option(_LIST)]
 """Of a command that lists things with names."""
 DocumentOutput = Annotated[_Value, _option(_DOCUMENT)]
 """Of a command that shows all of one thing."""
+LineOutput = Annotated[_Value, _option(_LINES)]
+"""Of a command that writes a line for each thing, as long as there are some."""
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids, whole, one a line.")]

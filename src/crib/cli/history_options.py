@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from crib.cli.forms import Format, Output
+from crib.cli.forms import Format, LineOutput, Output
 
 
 class Slowest(StrEnum):
@@ -73,4 +73,7 @@ class EventsOptions:
         str,
         typer.Option("--container", "-c", help="Only this container: its name or the beginning of its id."),
     ] = ""
-    json: Annotated[bool, typer.Option("--json", help="One line of JSON for each event.")] = False
+    output: LineOutput = Format.TABLE
+    json: Annotated[
+        bool, typer.Option("--json", help="The same as --output json: a line for each event.")
+    ] = False

@@ -36,7 +36,7 @@ async def images(session: CliSession, options: ImagesOptions) -> None:
                 row.insert(1, digests.get(name.rpartition(":")[0], "-"))
             rows.append(row)
     columns = [
-        TableColumn("NAME", Shortening.IMAGE),
+        TableColumn("NAME", Shortening.PATH),
         TableColumn("IMAGE", Shortening.NOTHING),
         TableColumn("SIZE", Shortening.NOTHING, rank=1),
         TableColumn("PINNED", Shortening.NOTHING, rank=2),

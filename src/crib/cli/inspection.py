@@ -210,7 +210,8 @@ def _node(node: InfoResponse) -> list[tuple[str, str]]:
         told = f"{plugin.state}, {plugin.calls} calls, {plugin.failures} failed"
         lines.append((f"plugin {plugin.name or '?'}", ": ".join(filter(None, (told, plugin.problem)))))
     lag = node.loop
-    blocked = f"{lag.stalls} times, {lag.seconds:.1f} s, at most {lag.longest:.1f} s"
+    times = "once" if lag.stalls == 1 else f"{lag.stalls} times"
+    blocked = f"{times}, {lag.seconds:.1f} s, at most {lag.longest:.1f} s"
     lines.append(("loop blocked", blocked if lag.stalls else "never"))
     lines += [("log", shown(rule)) for rule in node.log_rules]
     for wait in node.waiting:

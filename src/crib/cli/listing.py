@@ -46,12 +46,12 @@ _POD_COLUMNS = (
 )
 _CONTAINER_COLUMNS = (
     TableColumn("CONTAINER", Shortening.NOTHING),
-    TableColumn("POD"),
+    TableColumn("POD", Shortening.PATH),
     TableColumn("NAME"),
-    TableColumn("STATE"),
+    TableColumn("STATE", Shortening.NOTHING),
     TableColumn("RESTARTS", Shortening.NOTHING, rank=2),
     TableColumn("AGE", Shortening.NOTHING),
-    TableColumn("IMAGE", Shortening.IMAGE, rank=1),
+    TableColumn("IMAGE", Shortening.PATH, rank=1),
     TableColumn("POD ID", Shortening.NOTHING, wide=True),
 )
 _STATES = {CONTAINER_CREATED: "Created", CONTAINER_RUNNING: "Running", CONTAINER_EXITED: "Exited"}

@@ -171,7 +171,7 @@ def _say_of(verb: str, name: str, rest: str) -> None:
     if sys.stderr.isatty():
         columns = shutil.get_terminal_size((80, 24)).columns
         room = max(MIN_NAME, columns - tables.width_of(f"{verb} {rest}"))
-        line = f"{verb} {tables.fitted(clean(name), room, tables.Shortening.IMAGE)}{rest}"
+        line = f"{verb} {tables.fitted(clean(name), room, tables.Shortening.PATH)}{rest}"
         line = tables.fitted(line, columns, tables.Shortening.END)
     say(line)
 

@@ -62,7 +62,8 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
             found = await jobs.keep_job(connection, job, dirs)
             results.append(_job_result(found, time.monotonic() - began))
             if options.output is Format.TABLE:
-                tell(f"job {job.label} is kept up ({found.message}, {results[-1]['seconds']:.2f} s)")
+                how = found.message or "suspended"
+                tell(f"job {job.label} is kept up ({how}, {results[-1]['seconds']:.2f} s)")
         for plan in read.alone() if options.restart else plans:
             began = time.monotonic()
             if options.restart:

@@ -161,13 +161,16 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, CommandError):
         return str(error)
     if hasattr(error, "format_message"):  # typer's errors for wrong usage; their classes are private
-        text = " ".join(error.format_message().split())
+        from crib.cli.usage_errors import reworded
+
+        text = " ".join(reworded(error).format_message().split())
         context = getattr(error, "ctx", None)
         return f"{text} (see {context.command_path} --help)" if text and context else text
     from crib.client import ClientError
     from crib.manifest.faults import ManifestError
+    from crib.wire.go_template import MalformedTemplate
 
-    if isinstance(error, (ClientError, ManifestError)):
+    if isinstance(error, (ClientError, ManifestError, MalformedTemplate)):
         return " ".join(str(error).split())
     if isinstance(error, OSError):
         return " ".join(f"{error.strerror or error} {error.filename or ''}".split())

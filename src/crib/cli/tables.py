@@ -1,6 +1,7 @@
 """Tables that fit: columns are cut or left out until a row is one line of the terminal.
 
-A cell is never folded into two lines. Ids stay whole. An image's name loses its middle, other text its end.
+A cell is never folded into two lines. Ids stay whole. A name with slashes (an image's, a pod's) loses its
+middle or its beginning, other text its end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Shortening(Enum):
 
     NOTHING = "nothing"
     END = "end"
-    IMAGE = "image"
+    PATH = "path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +114,14 @@ def fitted(text: str, width: int, cut: Shortening, mark: str = "…") -> str:
     """The text in at most `width` columns."""
     if width_of(text) <= width:
         return text
-    if cut is Shortening.IMAGE:
-        text = _image(text, width, mark)
+    if cut is Shortening.PATH:
+        text = _path(text, width, mark)
         if width_of(text) <= width:
             return text
     return _start(text, width - 1) + mark if width > 0 else ""
 
 
-def _image(name: str, width: int, mark: str) -> str:
+def _path(name: str, width: int, mark: str) -> str:
     """`registry/…/name:tag`, or less of it. A digest is shortened first: twelve digits identify it."""
     if "@sha256:" in name:
         before, _, digest = name.partition("@sha256:")

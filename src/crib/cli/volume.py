@@ -79,9 +79,14 @@ async def create(session: CliSession, options: args.VolumeCreateOptions) -> None
     """Make each; says its name."""
     named = [name_of(text) for text in options.volumes]
     spec = spec_of(options, options.snapshot)
+    if options.origin and (options.snapshot or options.source):
+        raise CommandError("--from excludes --snapshot and --source", exit_code=2)
     async with session.connect() as connection:
         for namespace, name in named:
-            made = await volumes.create(connection, name, spec, namespace=namespace)
+            if options.origin:
+                made = await volumes.clone(connection, options.origin, name, spec, namespace=namespace)
+            else:
+                made = await volumes.create(connection, name, spec, namespace=namespace)
             warn(label(made.volume), made.warnings)
             tell(label(made.volume))
 

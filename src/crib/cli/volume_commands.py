@@ -43,9 +43,10 @@ def ls(session: CliSession, options: args.VolumeListOptions) -> None:
 def create(session: CliSession, options: args.VolumeCreateOptions) -> None:
     """Make volumes before a pod asks for them.
 
-    A volume that is there and is the same is left as it is.
+    A volume that is there and is the same is left as it is. With --from it must not be there.
 
     crib volume create shop/data --class fast --size 10Gi
+    crib volume create shop/data-copy --from shop/data
     """
     from crib.cli import volume as work
 

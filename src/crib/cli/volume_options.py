@@ -129,6 +129,14 @@ class VolumeCreateOptions(VolumeSpecOptions, _NewVolumes):
     snapshot: Annotated[
         str, typer.Option("--snapshot", metavar="SNAPSHOT", help="The snapshot that it begins as.")
     ] = ""
+    origin: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="VOLUME",
+            help="The volume that it begins as, with its kind and size; pods may use that meanwhile.",
+        ),
+    ] = ""
 
 
 @dataclass(frozen=True)

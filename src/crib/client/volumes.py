@@ -6,8 +6,10 @@ bytes.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+from crib.client.errors import AlreadyExists, ClientError, NotFound
 from crib.stubs.node.v1.node_pb2 import (
     CheckVolumesRequest,
     CreateVolumeRequest,
@@ -59,6 +61,65 @@ async def create(
     """
     request = CreateVolumeRequest(namespace=namespace, name=name, spec=spec)
     return await connection.call(connection.node.CreateVolume, request, timeout=COPY_TIMEOUT)
+
+
+async def clone(
+    connection: Connection, source: str, name: str, spec: VolumeSpec, *, namespace: str = DEFAULT_NAMESPACE
+) -> CreateVolumeResponse:
+    """Make a volume that begins as another one is now, which pods may use meanwhile.
+
+    What `spec` leaves open is as in the source, but for labels. AlreadyExists, also for one that is the same:
+    by now it holds something else. NotFound; WrongState where the kind has no snapshots.
+    """
+    there = (await inspect(connection, source)).volume
+    async for one in list_volumes(connection, namespace=namespace):
+        if one.name == name:
+            raise AlreadyExists(f"volume {namespace}/{name} is there already")
+    wanted = like(there.spec, spec)
+    wanted.capacity = wanted.capacity or there.capacity
+    wanted.snapshot = await snapshot_for_clone(connection, f"{there.namespace}/{there.name}", name)
+    try:
+        return await create(connection, name, wanted, namespace=namespace)
+    finally:
+        with contextlib.suppress(ClientError):  # it is listed, and the next attempt replaces it
+            await remove_snapshot(connection, wanted.snapshot)
+
+
+def like(source: VolumeSpec, spec: VolumeSpec) -> VolumeSpec:
+    """The spec of a clone: what `spec` says, and the rest as the source has it."""
+    wanted = VolumeSpec()
+    wanted.CopyFrom(spec)
+    if not (spec.kind or spec.storage_class):
+        wanted.kind, wanted.storage_class, wanted.driver = source.kind, source.storage_class, source.driver
+    wanted.parameters.clear()
+    wanted.parameters.update({**source.parameters, **spec.parameters})
+    wanted.secrets.clear()
+    wanted.secrets.update({**source.secrets, **spec.secrets})
+    wanted.block = spec.block or source.block
+    wanted.fs_type = spec.fs_type or source.fs_type
+    if not spec.access_modes:
+        wanted.access_modes.extend(source.access_modes)
+    if not spec.mount_options:
+        wanted.mount_options.extend(source.mount_options)
+    return wanted
+
+
+def clones_snapshot(name: str) -> str:
+    """What the snapshot is called from which the volume of this name is made."""
+    return f"{name}-clone"
+
+
+async def snapshot_for_clone(connection: Connection, source: str, name: str) -> str:
+    """Keep the source, NAMESPACE/NAME, as it is now, for a volume that is made of that; the snapshot's name.
+
+    One of an attempt that was cut off is replaced: the source may hold something else by now.
+    """
+    own = clones_snapshot(name)
+    label = f"{source.partition('/')[0]}/{own}"
+    with contextlib.suppress(NotFound):
+        await remove_snapshot(connection, label)
+    await snapshot(connection, source, own)
+    return label
 
 
 async def remove(connection: Connection, volume: str) -> None:

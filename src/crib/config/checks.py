@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 
 from crib.config.places import Path
+from crib.model.docker_settings import DockerSettings
 from crib.model.image_settings import TrustSettings, UpkeepSettings
 from crib.model.settings import (
     ContainerDefaults,
@@ -18,7 +19,8 @@ from crib.model.settings import (
     Settings,
     StreamingSettings,
 )
-from crib.model.shim_settings import RUNC, option_problems, runtime_problem
+from crib.model.shim_settings import RUNC, ShimSettings, option_problems, runtime_problem
+from crib.model.vm_settings import VmSettings
 
 MAX_SOCKET_PATH = 107
 """Bytes of a unix socket's path (unix(7), sun_path less its NUL)."""
@@ -63,15 +65,41 @@ def _check_node(settings: Settings) -> Wrong:
 def _check_kind(handler: HandlerSettings, table: Path) -> Wrong:
     """Keys that only some kinds have. What other packages' kinds make of them is their own affair."""
     name, shim = ".".join(map(str, table)), handler.shim
-    if handler.kind == "oci":
+    if handler.kind in ("oci", "vm"):
         for key in ("runtime", "options"):
             if getattr(shim, key):
                 yield (*table, key), f'{name}.{key} is set, but used only with {name}.kind = "shim"'
-    if handler.kind != "shim":
-        return
-    for key in ("path", "args"):
-        if getattr(handler, key):
-            yield (*table, key), f'{name}.{key} is set, but not used with {name}.kind = "shim"'
+    if handler.kind in ("oci", "shim", "docker") and handler.vm != VmSettings():
+        yield (*table, "vm"), f'{name}.vm is set, but used only with {name}.kind = "vm"'
+    if handler.kind in ("shim", "vm"):
+        for key in ("path", "args"):
+            if getattr(handler, key):
+                yield (*table, key), f'{name}.{key} is set, but not used with {name}.kind = "{handler.kind}"'
+    if handler.kind in ("oci", "shim", "vm") and handler.docker != DockerSettings():
+        yield (*table, "docker"), f'{name}.docker is set, but used only with {name}.kind = "docker"'
+    if handler.kind == "docker":
+        yield from _check_docker(handler, table)
+    if handler.kind == "vm":
+        yield from _check_vm(handler, table)
+    if handler.kind == "shim":
+        yield from _check_shim(shim, table)
+
+
+def _check_vm(handler: HandlerSettings, table: Path) -> Wrong:
+    """What a machine of each pod decides by itself cannot be chosen."""
+    name = ".".join(map(str, table))
+    for key, value in (
+        ("sandbox_container", handler.sandbox_container),
+        ("sandbox_service", handler.shim.sandbox_service),
+    ):
+        if value == "never":
+            yield (*table, key), f'{name}.{key} is "never", but with {name}.kind = "vm" each pod is a machine'
+    if "/" in handler.vm.qemu and not handler.vm.qemu.startswith("/"):
+        yield (*table, "vm", "qemu"), f"{name}.vm.qemu must be an absolute path, or a name found on PATH"
+
+
+def _check_shim(shim: ShimSettings, table: Path) -> Wrong:
+    name = ".".join(map(str, table))
     if not shim.runtime:
         yield (*table, "kind"), f'{name}.runtime is required with {name}.kind = "shim", such as "{RUNC}"'
     elif problem := runtime_problem(shim.runtime):
@@ -79,6 +107,18 @@ def _check_kind(handler: HandlerSettings, table: Path) -> Wrong:
     else:
         for key, text in option_problems(shim.runtime, shim.options).items():
             yield (*table, "options", key), f"{name}.options.{key} {text}"
+
+
+def _check_docker(handler: HandlerSettings, table: Path) -> Wrong:
+    """What the Engine decides by itself cannot be chosen."""
+    name, plain = ".".join(map(str, table)), HandlerSettings()
+    keys = ("path", "args", "base_spec", "privileged_without_host_devices", "sandbox_container")
+    for key in keys:
+        if getattr(handler, key) != getattr(plain, key):
+            yield (*table, key), f'{name}.{key} is set, but not used with {name}.kind = "docker"'
+    for key in ("runtime", "options", "sandbox_service"):
+        if getattr(handler.shim, key) != getattr(plain.shim, key):
+            yield (*table, key), f'{name}.{key} is set, but used only with {name}.kind = "shim"'
 
 
 def _check_containers(settings: ContainerDefaults, table: Path) -> Wrong:

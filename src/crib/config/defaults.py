@@ -37,8 +37,22 @@ def default_config() -> str:
     for name, table in tables.items():
         lines += _table(name, table, live=is_live(fields_of(Settings)[name]))
     for name, handler in settings.handlers.items():
-        lines += ["", *_words(_HANDLERS), f"#[handlers.{name}]", *_keys(handler)]
+        lines += ["", *_words(_HANDLERS), *_handler(f"handlers.{name}", handler)]
     return "\n".join(lines) + "\n"
+
+
+def _handler(name: str, handler: Any) -> Iterator[str]:
+    """Its keys, and its tables but `containers`: that one overrides the node's, whose keys are explained."""
+    kind: type = type(handler)
+    own = [
+        one
+        for one, hint in fields_of(kind).items()
+        if dataclasses.is_dataclass(getattr(handler, one)) and not is_part(hint) and one != "containers"
+    ]
+    yield from (f"#[{name}]", *_keys(handler, tuple(own)))
+    for one in own:
+        told = explanations(kind)[one]
+        yield from ("", *_words(told), f"#[{name}.{one}]", *_keys(getattr(handler, one)))
 
 
 def explanations(kind: type) -> dict[str, str]:

@@ -64,12 +64,15 @@ def values(settings: Settings) -> Iterator[tuple[Path, str]]:
     """The path of each key, and its value as JSON.
 
     Names in a table of values are keys of their own, so that each may come from another file. Of a handler's
-    containers only what differs from the node's is a key.
+    containers only what differs from the node's is a key, and its machines have keys where it makes some.
     """
     node = dict(_of_table(settings.containers, ("containers",)))
+    machines = {name for name, handler in settings.handlers.items() if handler.kind == "vm"}
     for path, value in _of_table(settings, ()):
-        inherits = path[:1] == ("handlers",) and path[2:3] == ("containers",)
-        if not inherits or node.get(path[2:]) != value:
+        table = path[2:3] if path[:1] == ("handlers",) else ()
+        if table == ("containers",) and node.get(path[2:]) == value:
+            continue
+        if table != ("vm",) or path[1] in machines:
             yield path, value
 
 

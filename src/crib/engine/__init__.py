@@ -14,7 +14,8 @@ record the result and report it. Begin with `sandboxes/run.py`: the other verbs 
   cancels a verb. `admission`: who may make something, and in which turn. Tasks are those of `crib.tasks`.
 * `sandboxes` and `containers`: the verbs of each noun. Each has one teardown, run by the failed verb, by
   stop and remove, and by recovery. `losses`: pods that come to an end by themselves.
-  `endings` keeps why containers have ended, `why` tells it. `hooks` calls what others do around the verbs.
+  `endings` keeps why containers have ended, `why` tells it; `host_end` ends them when the host shuts down.
+  `hooks` calls what others do around the verbs.
 * `plugins`: the moments at which node plugins (NRI) are asked and told; `plugin_wishes`: what they want.
 * `volumes`: those of pods without a kubelet, which the daemon keeps.
 * `images`, `networks`, `streams`, `stats` with `cpu_rates`, `metrics`, `disk`, `status`, `explain`: the other

@@ -133,6 +133,8 @@ class Core:
         self.plugins = PluginMoments(ports.plugins, self.keeper, showing)
         self.container_gone: Callable[[ContainerRecord], None] = lambda record: None
         """Called when nothing is left of a container: it may have been the last to need its layers."""
+        self.host_ends = False
+        """The host shuts down: what ends from now on does so with it, and is not recorded."""
         self._exits: dict[ContainerId, asyncio.Event] = {}
 
     def _new_timeline(self, kept: PodTimeline) -> SandboxTimeline:

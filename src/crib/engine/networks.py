@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +18,7 @@ from crib.engine.core import Core
 from crib.engine.transitions import pod_name
 from crib.model.errors import CribError, WrongState
 from crib.model.events import EventKind, NodeEvent
+from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
 from crib.model.network import NetworkCheck, NetworkInfo, PodNetworkView
 from crib.model.sandbox import NetworkAttachment, SandboxRecord, SandboxState
@@ -52,6 +55,8 @@ class Networks:
         self._checks = False
         self._doubts: dict[SandboxId, _Doubt] = {}
         """Pods whose check found fault right after a repair: the periodic check leaves them alone in time."""
+        self._looked_at = -math.inf
+        """When Status last had what pods share looked at, on the monotonic clock."""
 
     def begin(self) -> None:
         """Look after what pods share, and after all pods every `network.check_interval` seconds, if any."""
@@ -73,10 +78,17 @@ class Networks:
         """
         while True:
             await asyncio.sleep(LOOK_AFTER_SECONDS)
+            if time.monotonic() - self._looked_at < LOOK_AFTER_SECONDS:
+                continue  # one look takes some 10 ms of CPU
             try:
                 await self._core.ports.networks.readiness()
             except Exception:
                 _log.exception("%s could not be looked at; the next look comes", shared)
+
+    async def readiness(self) -> Readiness:
+        """How what pods share is, for Status; what was taken away is put back."""
+        self._looked_at = time.monotonic()
+        return await self._core.ports.networks.readiness()
 
     async def list(self) -> Sequence[NetworkInfo]:
         """The node's networks."""

@@ -21,6 +21,7 @@ from crib.engine.core import Core, Ports
 from crib.engine.disk import MeasureDisk
 from crib.engine.explain import ExplainContainer
 from crib.engine.gauges import Gauges, gauges
+from crib.engine.host_end import EndWithHost
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
 from crib.engine.images.upkeep import Upkeep
@@ -176,6 +177,7 @@ class Node:
             self.sandboxes.remove, self.containers.remove, verbs, self.networks, self.volumes
         )
         self.wipe = Wipe(self._core, self._catalogue, removals)
+        self.end_with_host = EndWithHost(self._core)
         self.stats = Stats(self._core)
         self.why = Why(self._core)
         self.disk_usage = MeasureDisk(self._core, self._catalogue)
@@ -269,12 +271,13 @@ class Node:
         await self._core.ports.networks.close()
 
     async def status(self) -> NodeStatus:
-        status = await node_status(self._core, len(self._catalogue))
+        network = await self.networks.readiness()
+        status = await node_status(self._core, len(self._catalogue), network)
         self.history.network_is(status.network)
         return status
 
-    def kept_restarted(self, event: NodeEvent) -> None:
-        """Who keeps a pod up starts a container of it again, or waits before that."""
+    def kept_pod_changed(self, event: NodeEvent) -> None:
+        """Who keeps a pod up starts a container of it again, waits before that, or has probed it."""
         container = self._core.containers.get(ContainerId(event.subject))
         if event.action == "restarted" and container and self.history.may_have_told("restarted", container):
             return  # before the daemon was killed

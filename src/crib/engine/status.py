@@ -31,8 +31,8 @@ class NodeStatus:
     vitals: Vitals
 
 
-async def node_status(core: Core, images: int) -> NodeStatus:
-    """Ask the parts how they are."""
+async def node_status(core: Core, images: int, network: Readiness) -> NodeStatus:
+    """Ask the parts how they are; the network has been asked."""
     runtime = await core.handler("")[1].readiness()
     if faults := core.notices.faults:
         told = [f"{fault.subject}: {fault.text}" for fault in faults]
@@ -42,7 +42,7 @@ async def node_status(core: Core, images: int) -> NodeStatus:
         runtime = replace(runtime, message="; ".join(told))
     return NodeStatus(
         runtime=runtime,
-        network=await core.ports.networks.readiness(),
+        network=network,
         handlers={name: handler.facts for name, handler in core.handlers.offered.items()},
         default_handler=HandlerName(core.settings.default_handler),
         host=core.facts,

@@ -136,12 +136,17 @@ class SandboxTimeline:
         self.end(self._last, Stage(name, subject, self.clock(), 0, outcome[:OUTCOME_LIMIT]))
 
     def adopt(self, stages: Sequence[Stage]) -> None:
-        """Stages that were timed elsewhere, in the order in which they began, with their parents."""
-        before = self._last
+        """Stages that were timed elsewhere, in the order in which they began, with their parents.
+
+        Those without one are parts of the stage that the current task is in, if any.
+        """
+        before, outer = self._last, _INSIDE.get()
+        around = outer._place if outer is not None and outer._timeline is self else 0
         for stage in stages:
             self._last += 1
             self.began_at = min(self.began_at or stage.started_at, stage.started_at)
-            self.end(self._last, replace(stage, parent=stage.parent and before + stage.parent))
+            parent = before + stage.parent if stage.parent else around
+            self.end(self._last, replace(stage, parent=parent))
 
     def begin(self, stage: StageClock) -> int:
         """The place of a stage that begins, from 1."""

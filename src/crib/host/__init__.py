@@ -7,15 +7,16 @@ are frozen, functions are short, and what a function may block on is in its docs
 Begin with `threads` (whatever may block goes there) and `processes` (the one door for programs). By
 subject:
 
-* processes: `processes`, `package_hints`, `capture`, `adoption` with `orphans`, `executions`, `pidfds`,
-  `strays`, `undying`, `sealed`, `priority` (nice values, OOM scores), `notify`; `streams` and `terminals` for
-  what they read and write; `peers` (who is connected to our socket).
-* namespaces: `namespaces`, `user_namespaces`, `sysctls`, `dialing` (sockets in another one).
-* cgroups: `cgroups` on `cgroup_trees`, `cgroup_limits`, `cgroup_stats` on `cgroup_files`, `cgroup_figures`
-  and `kept_files`, `memory_limits` with `kernel_log` (who was killed for want of memory), `freezer`.
-* mounts and files: `mounts`, `mount_table`, `loop_devices`, `block_devices`, `disk_filesystems`, `quotas`,
-  `files`, `directories`, `tree_copies` on `clones`, `inotify`, `null_device`.
-* networks: `netlink`, and on it `links`, `veth`, `addresses`, `routes`, `neighbours`, `traffic`,
+* processes: `processes`, `tied_programs`, `package_hints`, `capture`, `adoption` with `orphans`,
+  `executions`, `pidfds`, `strays`, `undying`, `sealed`, `priority` (nice values, OOM scores), `notify`;
+  `streams` and `terminals` for what they read and write; `peers` (who is connected to our socket).
+* namespaces: `namespaces` on `entering`, `user_namespaces`, `sysctls`, `dialing` (sockets in another one).
+* cgroups: `cgroups` on `cgroup_trees`, `cgroup_options` (how a tree is mounted), `cgroup_limits`,
+  `cgroup_stats` on `cgroup_files`, `cgroup_figures` and `kept_files`, `memory_limits` with `kernel_log` (who
+  was killed for want of memory), `freezer`.
+* mounts and files: `mounts`, `other_mounts`, `mount_table`, `loop_devices`, `block_devices`,
+  `disk_filesystems`, `quotas`, `files`, `directories`, `tree_copies` on `clones`, `inotify`, `null_device`.
+* networks: `netlink`, and on it `links`, `veth`, `addresses`, `routes`, `neighbours`, `traffic`, `taps`,
   `conntrack`, `ip_settings`; `nftables`.
 * security: `apparmor`, `selinux`; `privileges` (with capabilities), `confinement`, `landlock` and `seccomp`
   for processes of ours that give up what they do not need.

@@ -31,7 +31,7 @@ class _Code:
 _serials = itertools.count()
 _expecting: set[int] = set()
 _kept: dict[int, _Code] = {}
-_awaited: set[int] = set()
+_awaited: dict[int, Adopted] = {}
 
 
 @contextlib.contextmanager
@@ -60,9 +60,9 @@ def keep(pid: int, code: int) -> None:
             del _kept[next(iter(_kept))]
 
 
-def is_awaited(pid: int) -> bool:
-    """Whether the reaper of all must leave this one alone."""
-    return pid in _awaited
+def awaited(pid: int) -> Adopted | None:
+    """What the reaper of all must leave to its `collect`."""
+    return _awaited.get(pid)
 
 
 class Adopted:
@@ -82,8 +82,8 @@ class Adopted:
         except ProcessLookupError:
             self._exited.set_result(UNKNOWN_CODE)
             return
-        _awaited.add(pid)
-        self._loop.add_reader(self._pidfd, self._collect)
+        _awaited[pid] = self
+        self._loop.add_reader(self._pidfd, self.collect)
 
     async def wait(self) -> int:
         """The exit code, negative for a signal."""
@@ -99,13 +99,17 @@ class Adopted:
             return False
         return True
 
-    def _collect(self) -> None:
+    def collect(self) -> bool:
+        """Take up its end, which has come; False where another loop will."""
+        if asyncio.get_running_loop() is not self._loop:
+            return False
         self._loop.remove_reader(self._pidfd)
         code = _exit_code(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
-        _awaited.discard(self.pid)
+        _awaited.pop(self.pid, None)
         self._exited.set_result(code)
+        return True
 
 
 def _exit_code(pidfd: int) -> int:

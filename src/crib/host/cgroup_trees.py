@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections.abc import Iterator
@@ -10,11 +9,14 @@ from collections.abc import Iterator
 _BUSY = frozenset((errno.EBUSY, errno.ENOTEMPTY))
 
 
-def make(directory: str) -> None:
-    """One that may be there already; FileNotFoundError where its parent is missing."""
-    with contextlib.suppress(FileExistsError):
+def make(directory: str) -> bool:
+    """One that may be there already: False then. FileNotFoundError where its parent is missing."""
+    try:
         os.mkdir(directory, 0o755)
-        os.chmod(directory, 0o755)  # noqa: S103 - whatever the umask: monitoring reads it
+    except FileExistsError:
+        return False
+    os.chmod(directory, 0o755)  # noqa: S103 - whatever the umask: monitoring reads it
+    return True
 
 
 def walk(directory: str) -> Iterator[str]:

@@ -47,6 +47,8 @@ class CgroupLayout:
     unified_controllers: frozenset[str]
     delegates: bool = False
     """Whether the v2 tree keeps a cgroup namespace from the limits of its root (mount option nsdelegate)."""
+    favours_changes: bool = False
+    """Whether cgroups of the v2 tree change fast, and forks are slower (mount option favordynmods)."""
 
     @property
     def trees(self) -> tuple[str, ...]:
@@ -61,11 +63,12 @@ def detect_layout(mountinfo: str = "/proc/self/mountinfo") -> CgroupLayout:
     """Read the layout from the mount table; FileNotFoundError when no cgroup file system is mounted."""
     controllers: dict[str, str] = {}
     unified: str | None = None
-    delegates = False
+    delegates = favours_changes = False
     for entry in read_mounts(mountinfo):
         if entry.fstype == "cgroup2" and unified is None:
             unified = entry.path
             delegates = "nsdelegate" in entry.super_options
+            favours_changes = "favordynmods" in entry.super_options
         elif entry.fstype == "cgroup":
             for controller in _controllers_of(entry):
                 controllers.setdefault(controller, entry.path)
@@ -79,7 +82,7 @@ def detect_layout(mountinfo: str = "/proc/self/mountinfo") -> CgroupLayout:
         mode: Literal["v1", "hybrid", "v2"] = "v1" if unified is None else "v2"
     else:
         mode = "v1" if unified is None else "hybrid"
-    return CgroupLayout(mode, controllers, unified, available, delegates)
+    return CgroupLayout(mode, controllers, unified, available, delegates, favours_changes)
 
 
 def _controllers_of(entry: MountEntry) -> Iterator[str]:
@@ -146,26 +149,28 @@ class Cgroups:
 
         With v1 an empty cpuset takes its parent's CPUs and memory nodes (a process cannot join it otherwise);
         with v2 the parents hand all their controllers down, but for one that has processes of its own
-        (`among_processes`): it would become threaded, and could be neither read nor killed. OSError with the
-        path; whatever was made until then stays.
+        (`among_processes`): it would become threaded, and could be neither read nor killed. Parents that are
+        there are taken to be ready, but for those that have to hand down. OSError with the path; whatever was
+        made until then stays.
         """
         _check(path)
         cpuset = self.layout.controllers.get("cpuset")
         parent = os.path.dirname(path) if among_processes else ""
         for tree in self.layout.trees:
-            if tree != cpuset and self.layout.mode != "v2":
+            if among_processes or self.layout.mode != "v2":
                 with contextlib.suppress(FileNotFoundError):  # where a parent is missing
-                    make(tree + path)
-                    continue
+                    is_new = make(tree + path)
+                    if tree != cpuset or _inherit_cpuset(tree + path, is_new=is_new):
+                        continue
             directory = tree
             for name in path.strip("/").split("/"):
                 hands_down = tree == self.layout.unified and self.layout.mode == "v2"
                 if hands_down and not (parent and directory == tree + parent):
                     _hand_down(directory)
                 directory = f"{directory}/{name}"
-                make(directory)
+                is_new = make(directory)
                 if tree == cpuset:
-                    _inherit_cpuset(directory)
+                    _inherit_cpuset(directory, is_new=is_new)
 
     def below(self, path: str) -> list[str]:
         """Names of the cgroups directly below, also of one that is half made or half removed."""
@@ -326,14 +331,16 @@ def _hand_down(directory: str) -> None:
             _write(f"{directory}/cgroup.subtree_control", f"+{controller}")
 
 
-def _inherit_cpuset(directory: str) -> None:
+def _inherit_cpuset(directory: str, *, is_new: bool) -> bool:
+    """False where the parent has nothing to inherit: it is not ready itself."""
     parent = os.path.dirname(directory)
     for key in ("cpuset.cpus", "cpuset.mems"):
-        try:
-            if not _read(f"{directory}/{key}").strip():
-                _write(f"{directory}/{key}", _read(f"{parent}/{key}").strip())
-        except FileNotFoundError:
-            continue
+        with contextlib.suppress(FileNotFoundError):
+            if is_new or not _read(f"{directory}/{key}").strip():
+                if not (inherited := _read(f"{parent}/{key}").strip()):
+                    return False
+                _write(f"{directory}/{key}", inherited)
+    return True
 
 
 def _kill_at_once(directory: str | None) -> bool:

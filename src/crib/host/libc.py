@@ -39,6 +39,8 @@ FSMOUNT_CLOEXEC = 1
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
+FSCONFIG_CMD_RECONFIGURE = 7
+FSPICK_CLOEXEC = 1
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
@@ -62,6 +64,7 @@ RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SYNC_FILE_RANGE_WRITE = 2
 
@@ -70,6 +73,7 @@ _SYS_MOVE_MOUNT = 429
 _SYS_FSOPEN = 430
 _SYS_FSCONFIG = 431
 _SYS_FSMOUNT = 432
+_SYS_FSPICK = 433
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
 
@@ -105,6 +109,7 @@ _move_mount = _function("syscall", _long, _int, _str, _int, _str, _uint)
 _fsopen = _function("syscall", _long, _str, _uint)
 _fsconfig = _function("syscall", _long, _int, _uint, _str, _str, _int)
 _fsmount = _function("syscall", _long, _int, _uint, _uint)
+_fspick = _function("syscall", _long, _int, _str, _uint)
 _mount_setattr = _function("syscall", _long, _int, _str, _uint, _ptr, ctypes.c_size_t)
 _setresuid = _function("syscall", _long, _int, _int, _int)
 _openat2 = _function("syscall", _long, _int, _str, _ptr, ctypes.c_size_t)
@@ -180,6 +185,11 @@ def start_writeback(fd: int) -> None:
     _checked(_sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE))
 
 
+def set_parent_death_signal(number: int) -> None:
+    """Have this process be sent a signal when the thread that forked it ends (PR_SET_PDEATHSIG)."""
+    _checked(_prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0))
+
+
 def set_child_subreaper() -> None:
     """Make this process adopt the orphans among its descendants (prctl(2), PR_SET_CHILD_SUBREAPER)."""
     _checked(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
@@ -247,9 +257,24 @@ def fsmount(fs_fd: int, attributes: int) -> int:
     return _checked(_fsmount(_SYS_FSMOUNT, fs_fd, FSMOUNT_CLOEXEC, attributes))
 
 
-def mount_setattr(mount_fd: int, attributes: int, *, recursive: bool, userns_fd: int | None = None) -> None:
-    """Set MOUNT_ATTR_* on a detached mount and, when `recursive`, on all below it (kernel 5.12)."""
-    wanted = _MountAttr(attributes, 0, 0, 0)
+def fspick(path: str) -> int:
+    """A context of the superblock of the file system that is mounted at `path` (kernel 5.2)."""
+    return _checked(_fspick(_SYS_FSPICK, AT_FDCWD, _encoded(path), FSPICK_CLOEXEC), path)
+
+
+def fsconfig_reconfigure(fs_fd: int) -> None:
+    """Give the picked superblock the options, as a remount would; the flags of its mounts stay."""
+    _checked(_fsconfig(_SYS_FSCONFIG, fs_fd, FSCONFIG_CMD_RECONFIGURE, None, None, 0))
+
+
+def mount_setattr(
+    mount_fd: int, attributes: int, *, recursive: bool, userns_fd: int | None = None, propagation: int = 0
+) -> None:
+    """Set MOUNT_ATTR_* on a detached mount and, when `recursive`, on all below it (kernel 5.12).
+
+    `propagation` is MS_PRIVATE, MS_SLAVE, … or 0: as it is.
+    """
+    wanted = _MountAttr(attributes, 0, propagation, 0)
     if userns_fd is not None:
         wanted.attr_set |= MOUNT_ATTR_IDMAP
         wanted.userns_fd = userns_fd

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from crib.host import libc
+from crib.host.entering import on_own_thread
 from crib.host.mount_table import is_mountpoint, mounts_below
-from crib.host.threads import on_own_thread
 
 __all__ = [
     "Bind",
@@ -225,11 +225,11 @@ def _attach_new(fs_fd: int, target: str, attributes: int) -> None:
         os.close(mount_fd)
 
 
-def _bind(mount: Bind) -> None:
+def clone_tree(mount: Bind) -> int:
+    """A detached copy of what is mounted at the source, with the bind's attributes; the caller closes it."""
     recursive = libc.AT_RECURSIVE if mount.recursive else 0
-    mount_fd = -1
+    mount_fd = libc.open_tree(mount.source, libc.OPEN_TREE_CLONE | recursive)
     try:
-        mount_fd = libc.open_tree(mount.source, libc.OPEN_TREE_CLONE | recursive)
         if mount.idmap_fd is not None:
             libc.mount_setattr(mount_fd, 0, recursive=mount.recursive, userns_fd=mount.idmap_fd)
         if mount.no_suid_dev:
@@ -237,14 +237,21 @@ def _bind(mount: Bind) -> None:
             libc.mount_setattr(mount_fd, inert, recursive=mount.recursive)
         if mount.read_only or mount.recursive_read_only:
             libc.mount_setattr(mount_fd, libc.MOUNT_ATTR_RDONLY, recursive=mount.recursive_read_only)
-        libc.move_mount(mount_fd, mount.target)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"bind of {mount.source} failed: {error.strerror}", mount.target
-        ) from error
-    finally:
-        if mount_fd >= 0:
+    except BaseException:
+        os.close(mount_fd)
+        raise
+    return mount_fd
+
+
+def _bind(mount: Bind) -> None:
+    try:
+        mount_fd = clone_tree(mount)
+        try:
+            libc.move_mount(mount_fd, mount.target)
+        finally:
             os.close(mount_fd)
+    except OSError as error:
+        raise OSError(error.errno, f"bind of {mount.source}: {error.strerror}", mount.target) from error
 
 
 def _tmpfs(mount: Tmpfs) -> None:

@@ -13,20 +13,23 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from crib.host import libc
-from crib.host.threads import OURS, Job, on_own_thread
+from crib.host.entering import FLAGS, Kind, enter, enter_and_run, on_own_thread, run_in_namespace
+from crib.host.threads import OURS, Job
 
-Kind = Literal["net", "ipc", "uts", "mnt", "cgroup"]
+__all__ = [
+    "Kind",
+    "enter",
+    "pin",
+    "pin_namespaces",
+    "pin_namespaces_async",
+    "run_in_namespace",
+    "run_in_namespace_async",
+    "unpin",
+]
 
-_FLAGS: dict[str, int] = {
-    "net": libc.CLONE_NEWNET,
-    "ipc": libc.CLONE_NEWIPC,
-    "uts": libc.CLONE_NEWUTS,
-    "mnt": libc.CLONE_NEWNS,
-    "cgroup": libc.CLONE_NEWCGROUP,
-}
 _WAIT = 10.0
 _PINNED_KINDS = frozenset({"net", "ipc", "uts", "cgroup"})
 
@@ -84,19 +87,10 @@ def unpin(path: str) -> None:
         os.unlink(path)
 
 
-def run_in_namespace(namespace: str | int, kind: Kind, work: Callable[[], T]) -> T:
-    """Run `work` in a thread inside a namespace (a path, or a descriptor of it) and return its result.
-
-    Blocks for as long as `work` does. What it raises is raised here. Sockets and descriptors made inside stay
-    usable.
-    """
-    return on_own_thread(lambda: _enter_and_run(namespace, kind, work))
-
-
 async def run_in_namespace_async(namespace: str | int, kind: Kind, work: Callable[[], T]) -> T:
     """`run_in_namespace` without holding up the loop; when cancelled it still waits for the thread to end."""
     job = Job(f"work in the {kind} namespace {namespace}", str(namespace), _WAIT, spends_thread=True)
-    return await OURS.run(job, _enter_and_run, namespace, kind, work)
+    return await OURS.run(job, enter_and_run, namespace, kind, work)
 
 
 def _pin(
@@ -108,7 +102,7 @@ def _pin(
         raise ValueError("a host name needs a new UTS namespace")
     flags = 0
     for kind in kinds:
-        flags |= _FLAGS[kind]
+        flags |= FLAGS[kind]
     libc.unshare(flags)
     if hostname is not None:
         libc.sethostname(hostname)
@@ -146,30 +140,3 @@ def _detach(path: str) -> bool:
             return False
         raise
     return True
-
-
-def enter(namespace: str | int, kind: Kind) -> None:
-    """Move the calling thread into a namespace (a path, or a descriptor of it).
-
-    Only for a thread that ends with its work: whatever ran on it afterwards would run in there.
-    """
-    if kind not in _FLAGS:
-        raise ValueError(f"a thread cannot enter a namespace of the kind {kind!r}")
-    fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC) if isinstance(namespace, str) else namespace
-    try:
-        if kind == "mnt":
-            # The kernel requires the thread to have its own root and working directory first.
-            libc.unshare(libc.CLONE_FS)
-        try:
-            libc.setns(fd, _FLAGS[kind])
-        except OSError as error:
-            text = f"entering the {kind} namespace failed: {error.strerror}"
-            raise OSError(error.errno, text, str(namespace)) from error
-    finally:
-        if fd is not namespace:
-            os.close(fd)
-
-
-def _enter_and_run(namespace: str | int, kind: Kind, work: Callable[[], T]) -> T:
-    enter(namespace, kind)
-    return work()

@@ -22,7 +22,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crib.host.netlink import NLA_F_NESTED, NLM_F_CREATE, Netlink, Request, attribute, text_attribute
+from crib.host.netlink import (
+    NETLINK_NETFILTER,
+    NLA_F_NESTED,
+    NLM_F_CREATE,
+    Netlink,
+    Request,
+    attribute,
+    parse_attributes,
+    text_attribute,
+)
 
 LIBRARY = "libnftables.so.1"
 OUTPUT_BYTES = 64 * 1024 * 1024
@@ -62,6 +71,7 @@ class Nftables:
     """A libnftables context. Raises NftablesError (errno ENOENT if the library is not installed)."""
 
     def __init__(self) -> None:
+        self._netlink: Netlink | None = None
         self._library = _load()
         self._context = self._library.nft_ctx_new(0)
         if not self._context:
@@ -72,6 +82,9 @@ class Nftables:
 
     def close(self) -> None:
         """Free the context; closing twice is safe."""
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
         if self._context:
             self._library.nft_ctx_free(self._context)
             self._context = None
@@ -88,6 +101,17 @@ class Nftables:
         if len(output) > OUTPUT_BYTES:
             raise NftablesError(errno.EFBIG, f"{what}: nftables printed {len(output)} bytes", table)
         return _objects(output, table, what)
+
+    def generation(self) -> int:
+        """Another number after each change of any table in this network namespace, whoever made it.
+
+        Takes 0.05 ms, where listing a table takes some milliseconds (nf_tables.h, NFT_MSG_GETGEN).
+        """
+        if self._netlink is None:
+            self._netlink = Netlink(NETLINK_NETFILTER)
+        asked = Request(_GET_GENERATION, struct.pack("=BBH", 0, 0, 0), "ask for the generation", "nftables")
+        found = parse_attributes(self._netlink.get(asked).body, _NFGENMSG_BYTES).get(_GENERATION_ID, b"")
+        return int.from_bytes(found, "big")
 
     def exists(self, table: str, chain: str) -> bool:
         """Whether the chain (and so its table) of family inet exists."""
@@ -199,6 +223,9 @@ def _fields(side: Any) -> tuple[str, ...]:
 _SUBSYSTEM = 10
 _NEW_ELEMENTS = _SUBSYSTEM << 8 | 12
 _DELETE_ELEMENTS = _SUBSYSTEM << 8 | 14
+_GET_GENERATION = _SUBSYSTEM << 8 | 16
+_GENERATION_ID = 1
+_NFGENMSG_BYTES = 4
 _FAMILIES = {"inet": 1, "bridge": 7}
 _LIST_TABLE = 1
 _LIST_SET = 2

@@ -1,12 +1,17 @@
-"""Report the daemon's state to the service manager (sd_notify(3)); no effect without one."""
+"""Report the daemon's state to the service manager (sd_notify(3)), and ask it; no effect without one."""
 
 from __future__ import annotations
 
 import os
 import socket
 
+from crib.host.processes import ToolMissing, run
+
 TELL_LIMIT = 0.5
 """Seconds that a manager which reads nothing is waited for."""
+
+ASK_SECONDS = 5.0
+"""For systemctl to answer."""
 
 
 class ServiceManager:
@@ -34,3 +39,16 @@ class ServiceManager:
             except OSError:
                 return False
         return True
+
+    async def shuts_down(self) -> bool:
+        """Whether the host is on its way to a power-off or a reboot (systemctl(1), is-system-running).
+
+        False where there is no manager, or no systemd to ask.
+        """
+        if not self._address:
+            return False
+        try:
+            said = await run(("systemctl", "is-system-running"), timeout=ASK_SECONDS)
+        except (ToolMissing, TimeoutError):
+            return False
+        return said.stdout.strip() == b"stopping"

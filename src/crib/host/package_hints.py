@@ -7,6 +7,8 @@ PACKAGE_HINTS = {
     "runsc": "install gVisor: the package runsc",
     "catatonit": "install the package catatonit",
     "criu": "install the package criu",
+    "qemu-system-x86_64": "install the package qemu-system-x86",
+    "virtiofsd": "install the package virtiofsd (Debian 12: qemu-system-common)",
     "unshare": "install the package util-linux",
     "mkfs.erofs": "install the package erofs-utils",
     **dict.fromkeys(("mkfs.ext4", "e2fsck", "resize2fs"), "install the package e2fsprogs"),

@@ -2,7 +2,7 @@
 
 Programs are started with `subprocess.Popen` (without `preexec_fn`, so that it uses vfork and costs a
 millisecond at any memory size) and waited for by pidfd on the event loop. A child's exit is collected here
-and nowhere else: every started child is registered, and `reap_orphans` collects only children that are not.
+and nowhere else: every started child is registered, and `host.orphans` collects only children that are not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from crib.host import adoption, libc, priority, undying
+from crib.host import priority, undying
 from crib.host.capture import Capture, Feed
 from crib.host.package_hints import PACKAGE_HINTS
 from crib.host.sealed import executable
@@ -121,9 +121,9 @@ the CPU time that it used with what it waited for itself. Set by the daemon."""
 _RUN_DEFAULTS = RunOptions()
 _SPAWN_DEFAULTS = SpawnOptions()
 
-# Between the fork and the entry in `_children` a reaper in another thread would take the child for an orphan.
-_children_lock = threading.Lock()
-_children: dict[int, Child] = {}
+# Between the fork and the entry in `children` a reaper in another thread would take the child for an orphan.
+children_lock = threading.Lock()
+children: dict[int, Child] = {}
 
 MAX_NAMES = 64
 """Programs that are counted by name; more count as `OTHER`."""
@@ -151,7 +151,7 @@ class Child:
         self._owner = options.owner
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[int] = self._loop.create_future()
-        self._loop.add_reader(self.pidfd, self._collect)
+        self._loop.add_reader(self.pidfd, self.collect)
 
     @property
     def exit_code(self) -> int | None:
@@ -173,7 +173,7 @@ class Child:
             return False
         try:
             if group and self._leads_group:
-                # The number cannot belong to another group: the leader is not reaped before `_collect`.
+                # The number cannot belong to another group: the leader is not reaped before `collect`.
                 os.killpg(self.pid, number)
             else:
                 signal.pidfd_send_signal(self.pidfd, number)
@@ -188,19 +188,23 @@ class Child:
         undying.note(self.pid, self.argv, self._owner)
         return self.signal(signal.SIGKILL, group=True)
 
-    def _collect(self) -> None:
+    def collect(self) -> bool:
+        """Take up its end, which has come; False where another loop will."""
+        if asyncio.get_running_loop() is not self._loop:
+            return False
         self._loop.remove_reader(self.pidfd)
         if self._ends_group:
             self.signal(signal.SIGKILL, group=True)
-        with _children_lock:
+        with children_lock:
             _, status, used = os.wait4(self.pid, 0)  # `Popen.wait` does not say what was used
             self._popen.returncode = code = os.waitstatus_to_exitcode(status)
-            _children.pop(self.pid, None)
+            children.pop(self.pid, None)
         self._used = time.monotonic() - self.started, used.ru_utime + used.ru_stime
         if not self._exited.done():
             self._exited.set_result(code)  # first: who waits for it has no other way to hear of it
         os.close(self.pidfd)
         undying.forget(self.pid)
+        return True
 
 
 def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child:
@@ -211,7 +215,7 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
     """
     command = tuple(argv)
     undying.refuse_if_many(options.owner, command[0])
-    with _children_lock, priority.lent_oom_score(options.oom_score_adj):
+    with children_lock, priority.lent_oom_score(options.oom_score_adj):
         try:
             popen = subprocess.Popen(
                 command,
@@ -238,7 +242,7 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
             popen.kill()
             popen.wait()
             raise
-        _children[popen.pid] = child
+        children[popen.pid] = child
     name = os.path.basename(command[0])
     _started[name if name in _started or len(_started) < MAX_NAMES else OTHER] += 1
     if _log.isEnabledFor(logging.DEBUG):
@@ -333,58 +337,3 @@ async def look_at(program: str) -> None:
             os.close(fd)
 
     await PROGRAMS.run(Job(f"looking at the program {program}", program, LOOK_SECONDS), read)
-
-
-def become_subreaper() -> None:
-    """Adopt the orphans of all descendants from now on; they are collected with `reap_orphans`."""
-    libc.set_child_subreaper()
-
-
-@dataclass(frozen=True, slots=True)
-class Reaped:
-    """An adopted child that ended; `exit_code` is negative for a signal."""
-
-    pid: int
-    exit_code: int
-
-
-def reap_orphans() -> list[Reaped]:
-    """Collect the adopted children that have ended; never those that were started here. To be called on
-    SIGCHLD.
-
-    A child of ours that ended hides others from the kernel's cheap answer; then the list of children is read.
-    """
-    reaped: list[Reaped] = []
-    with _children_lock:
-        while (found := _peek(os.P_ALL, 0)) is not None:
-            if found in _children or adoption.is_awaited(found):
-                reaped += [_reap(pid) for pid in _adopted() if _peek(os.P_PID, pid) is not None]
-                break
-            reaped.append(_reap(found))
-    return reaped
-
-
-def _peek(kind: int, pid: int) -> int | None:
-    """The pid of an ended child, which stays uncollected."""
-    try:
-        found = os.waitid(kind, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-    return None if found is None else found.si_pid
-
-
-def _reap(pid: int) -> Reaped:
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, os.WNOHANG)[1])
-    adoption.keep(pid, code)
-    return Reaped(pid, code)
-
-
-def _adopted() -> list[int]:
-    pids: list[int] = []
-    for task in os.listdir("/proc/self/task"):
-        try:
-            with open(f"/proc/self/task/{task}/children", "rb") as file:
-                pids += [int(word) for word in file.read().split()]
-        except (FileNotFoundError, ProcessLookupError):  # a thread that ended, or a kernel without the file
-            continue
-    return [pid for pid in pids if pid not in _children and not adoption.is_awaited(pid)]

@@ -89,18 +89,35 @@ class _Piece(Generic[T]):
     job: Job
     work: Callable[[], T]
     done: asyncio.Future[T]
+    """Its caller awaits this, and cancels it."""
     asked: float = field(default_factory=time.monotonic)
     begun: float = 0.0
     given_up: bool = False
     """No caller waits for it any more."""
+    has_ended: bool = False
+    """The loop has heard of its end."""
     timer: asyncio.TimerHandle | None = None
 
     def lasts(self, now: float) -> float:
         return now - self.begun
 
 
+class _Idle:
+    """A thread without work. It is woken alone, by its own lock: a condition costs more and wakes any."""
+
+    __slots__ = ("piece", "wake")
+
+    def __init__(self) -> None:
+        self.piece: _Piece[Any] | None = None
+        self.wake = threading.Lock()
+        self.wake.acquire()
+
+
 class Threads:
-    """The threads of one class. They are started when there is work, and end when there is none."""
+    """The threads of one class. They are started when there is work, and end when there is none.
+
+    Work goes to the thread that was busy last, so those that are too many stay idle and end.
+    """
 
     def __init__(
         self, kind: str, size: int, *, hanging: int = MAX_HANGING, patience: float = PATIENCE
@@ -111,10 +128,11 @@ class Threads:
         self._most_hanging = hanging
         self._patience = patience
         self._lock = threading.Lock()
-        self._wake = threading.Condition(self._lock)
         self._queue: deque[_Piece[Any]] = deque()
+        """Empty while a thread is idle."""
         self._working: set[_Piece[Any]] = set()
-        self._threads = self._idle = 0
+        self._threads = 0
+        self._idle: list[_Idle] = []
         self._last: tuple[asyncio.AbstractEventLoop, float] | None = None
 
     async def run(self, job: Job | str, work: Callable[..., T], *args: object) -> T:
@@ -127,16 +145,16 @@ class Threads:
         self._refuse_if_stuck(job)
         loop = asyncio.get_running_loop()
         body = functools.partial(contextvars.copy_context().run, work, *args)
-        piece = _Piece(job, body, loop.create_future())
+        piece: _Piece[T] = _Piece(job, body, loop.create_future())
         at = min(loop.time() + job.limit, max(self._end_of(loop), loop.time() + LAST_SECONDS))
         piece.timer = loop.call_at(at, self._give_up, piece)
         try:
             self._hand_over(piece)
-            return await asyncio.shield(piece.done)
+            return await piece.done
         except asyncio.CancelledError:
             if not self._withdrawn(piece):
                 job.stop()
-                await _until_done(piece.done)
+                await _until_done(piece)
             raise
         finally:
             piece.timer.cancel()
@@ -183,8 +201,12 @@ class Threads:
 
     def _hand_over(self, piece: _Piece[Any]) -> None:
         with self._lock:
+            if self._idle:
+                thread = self._idle.pop()
+                thread.piece = self._begun(piece)
+                thread.wake.release()
+                return
             self._queue.append(piece)
-            self._wake.notify()
         if self._have_a_thread():
             return
         if not self._threads and self._withdrawn(piece):
@@ -203,7 +225,7 @@ class Threads:
     def _have_a_thread(self) -> bool:
         """Start one if work waits and they may be more; False where work waits all the same."""
         with self._lock:
-            if self._idle >= len(self._queue):
+            if not self._queue:
                 return True
             if self._counted() >= self._size or self._threads >= self._size + self._most_hanging:
                 return False
@@ -231,13 +253,14 @@ class Threads:
                 piece.given_up = True
             else:
                 self._queue.remove(piece)
-        limit, what = piece.job.limit, piece.job.what
+        limit, text = piece.job.limit, f"{piece.job.what}: "
         if self._end_of(piece.done.get_loop()) < math.inf:
-            piece.done.set_exception(Overdue(f"{what}: given up, as the daemon ends"))
+            text += "given up, as the daemon ends"
         elif piece.begun:
-            piece.done.set_exception(Overdue(f"{what}: takes more than {limit:g} s, and is abandoned"))
+            text += f"takes more than {limit:g} s, and is abandoned"
         else:
-            text = f"{what}: no thread was free for {limit:g} s: all {self._size} wait for such work"
+            text += f"no thread was free for {limit:g} s: all {self._size} wait for such work"
+        if not piece.done.done():  # else its caller was cancelled just now
             piece.done.set_exception(Overdue(text))
         if piece.begun:
             self._have_a_thread()
@@ -251,7 +274,8 @@ class Threads:
             return not piece.begun
 
     def _serve(self) -> None:
-        while (piece := self._next()) is not None:
+        me = _Idle()
+        while (piece := self._next(me)) is not None:
             self._do(piece)
             if piece.job.spends_thread:
                 with self._lock:
@@ -262,53 +286,70 @@ class Threads:
                 return
             del piece  # or it lives as long as this thread waits for the next one
 
-    def _next(self) -> _Piece[Any] | None:
+    def _next(self, me: _Idle) -> _Piece[Any] | None:
         """Work to do; None when this thread is one too many."""
         with self._lock:
             if self._counted() > self._size:
                 self._threads -= 1
                 return None
-            self._idle += 1
-            while not self._queue:
-                if not self._wake.wait(IDLE) and not self._queue:
-                    self._idle -= 1
+            if self._queue:
+                return self._begun(self._queue.popleft())
+            self._idle.append(me)
+        if not me.wake.acquire(timeout=IDLE):
+            with self._lock:
+                if me in self._idle:
+                    self._idle.remove(me)
                     self._threads -= 1
                     return None
-            self._idle -= 1
-            piece = self._queue.popleft()
-            piece.begun = time.monotonic()
-            self._working.add(piece)
-            return piece
+            me.wake.acquire()  # work came at the last moment
+        piece, me.piece = me.piece, None
+        return piece
+
+    def _begun(self, piece: _Piece[Any]) -> _Piece[Any]:
+        piece.begun = time.monotonic()
+        self._working.add(piece)
+        return piece
 
     def _do(self, piece: _Piece[Any]) -> None:
-        tell: Callable[[], None]
-        try:
-            tell = functools.partial(piece.done.set_result, piece.work())
-        except StopIteration as error:  # no future takes it
-            tell = functools.partial(piece.done.set_exception, RuntimeError(f"{piece.job.what}: {error!r}"))
-        except BaseException as error:  # handed to the caller, whatever it is
-            tell = functools.partial(piece.done.set_exception, error)
+        result, error = _outcome(piece)
         with self._lock:
             self._working.discard(piece)
         with contextlib.suppress(RuntimeError):  # the loop was closed: no caller is waiting
-            piece.done.get_loop().call_soon_threadsafe(_end, piece, tell)
-        del tell  # the error's traceback has this frame, and the frame would have the error
+            piece.done.get_loop().call_soon_threadsafe(_end, piece, result, error)
 
 
-def _end(piece: _Piece[Any], tell: Callable[[], None]) -> None:
+def _outcome(piece: _Piece[T]) -> tuple[T | None, BaseException | None]:
+    """What work returned, or raised: that is handed to the caller, whatever it is."""
+    what, work = piece.job.what, piece.work
+    del piece  # an error's traceback has this frame, and the frame would have the error's future
+    try:
+        return work(), None
+    except StopIteration as error:  # no future takes it
+        return None, RuntimeError(f"{what}: {error!r}")
+    except BaseException as error:
+        return None, error
+
+
+def _end(piece: _Piece[T], result: T, error: BaseException | None) -> None:
+    piece.has_ended = True
     if not piece.done.done():
-        tell()
+        if error is None:
+            piece.done.set_result(result)
+        else:
+            piece.done.set_exception(error)
     if piece.given_up:
         piece.job.late()
 
 
-async def _until_done(done: asyncio.Future[Any]) -> None:
+async def _until_done(piece: _Piece[Any]) -> None:
     """However often the caller is cancelled: a thread cannot be stopped, and its limit ends this."""
-    while not done.done():
+    if piece.done.cancelled() and not (piece.has_ended or piece.given_up):
+        piece.done = asyncio.get_running_loop().create_future()
+    while not piece.done.done():
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([done])
-    if not done.cancelled():
-        done.exception()  # retrieved, or the loop would log it as lost
+            await asyncio.wait([piece.done])
+    if not piece.done.cancelled():
+        piece.done.exception()  # retrieved, or the loop would log it as lost
 
 
 OURS = Threads("ours", 16)
@@ -331,27 +372,3 @@ def end_within(seconds: float) -> None:
     """See `Threads.end_within`."""
     for threads in CLASSES:
         threads.end_within(seconds)
-
-
-def on_own_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread that ends with it, and wait. For work that changes its thread permanently."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # handed to the caller, whatever it is
-            errors.append(error)
-
-    thread = threading.Thread(target=body, name="own", daemon=True)
-    thread.start()
-    thread.join(LIMIT)
-    if thread.is_alive():
-        raise Overdue(f"work in its own thread takes more than {LIMIT:g} s, and is abandoned")
-    if errors:
-        try:
-            raise errors[0]
-        finally:
-            errors.clear()  # or the traceback and this frame keep each other alive
-    return results[0]

@@ -13,7 +13,8 @@ import yaml
 
 from crib.manifest.behaviour import MAX_SECONDS
 from crib.manifest.faults import Book, Faults, Notes
-from crib.manifest.fields import check_label, check_subdomain, is_uid
+from crib.manifest.fields import MAX_NUMBER, check_label, check_subdomain, is_uid
+from crib.manifest.job_policies import read_policy
 from crib.manifest.plan import JobPlan, JobTurn
 
 if TYPE_CHECKING:
@@ -27,9 +28,19 @@ MAX_RUNS = 1000
 MAX_AT_ONCE = 100
 """`parallelism`."""
 BACKOFF_LIMIT = 6
-"""Tries that may fail when the manifest does not say."""
+"""Tries that may fail when the manifest does not say; with a limit for each run, any number."""
 MAX_NAME = 63
 """Characters of a Job's name, which is the value of a label, and of its pods' names."""
+_WITH_A_KEEPER = (
+    "backoffLimit",
+    "backoffLimitPerIndex",
+    "maxFailedIndexes",
+    "podFailurePolicy",
+    "successPolicy",
+    "activeDeadlineSeconds",
+    "ttlSecondsAfterFinished",
+)
+"""Fields that have no effect while nobody looks after the Job."""
 JOB_NAME = "batch.kubernetes.io/job-name"
 """Labels of a Job's pods, as its controller sets them."""
 JOB_UID = "batch.kubernetes.io/controller-uid"
@@ -55,15 +66,15 @@ class JobReading:
             self.completions = 1
         if self.indexed and self.completions is None:
             spec.wrong("completions", "is required with completionMode: Indexed")
-        if spec.flag("suspend"):
-            self.parallelism = 0
-        self._check_policy()
+        self.suspended = bool(spec.flag("suspend"))
+        self._check_restarts()
+        self._policy = read_policy(spec, template, self.completions if self.indexed else None)
         if len(self.name) > MAX_NAME:
             metadata.wrong(
                 "name", f"is longer than {MAX_NAME} characters, as many as a label of its pods takes"
             )
 
-    def _check_policy(self) -> None:
+    def _check_restarts(self) -> None:
         spec = self._template.part("spec")
         policy = spec.text("restartPolicy", "Always")
         if policy not in ("Never", "OnFailure"):
@@ -100,7 +111,9 @@ class JobReading:
         uid = self._metadata.text("uid") or new_uid()
         if not is_uid(uid):
             self._metadata.wrong("uid", f"{uid!r} must be at most 64 letters, digits and '-'")
-        limit = self._spec.number("backoffLimit", 0, MAX_RUNS)
+        limit = self._spec.number("backoffLimit", 0, MAX_NUMBER)
+        if limit is None:
+            limit = BACKOFF_LIMIT if self._policy.limit_per_run is None else MAX_NUMBER
         return JobPlan(
             name=self.name,
             namespace=self.namespace,
@@ -108,9 +121,11 @@ class JobReading:
             completions=self.completions,
             parallelism=self.parallelism,
             pod_of=lambda turn: pod_of(turn, uid),
-            backoff_limit=BACKOFF_LIMIT if limit is None else limit,
+            backoff_limit=limit,
             deadline=self._spec.number("activeDeadlineSeconds", 0, MAX_SECONDS),
             ttl=self._spec.number("ttlSecondsAfterFinished", 0, MAX_SECONDS),
+            policy=self._policy,
+            suspended=self.suspended,
             unkept=tuple(self._unkept()),
         )
 
@@ -118,7 +133,7 @@ class JobReading:
         if self.completions is not None and self.completions > self.parallelism:
             path = self._spec.at("completions").path
             yield f"{path}: only {self.parallelism} of {self.completions} are run"
-        for name in ("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
+        for name in _WITH_A_KEEPER:
             if self._spec.has(name):
                 yield f"{self._spec.at(name).path}: no effect"
 

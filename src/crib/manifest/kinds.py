@@ -96,6 +96,10 @@ def job_reading(node: ManifestNode) -> JobReading | None:
     label = f"{kind} {reading.namespace}/{reading.name}"
     if kind == "CronJob":
         node.notes.add("", f"{label} is run once, now: its schedule has no effect")
+    if reading.suspended:
+        node.notes.add(
+            "", f"{label} is suspended: crib run --restart keeps it, and then crib start begins it"
+        )
     if not reading.parallelism:
         node.notes.add("", f"{label} comes to no pod")
     return reading

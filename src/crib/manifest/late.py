@@ -26,20 +26,26 @@ def volume_mark(name: str) -> str:
     return f"\0volume:{name}\0"
 
 
-def placed(plan: PodPlan, paths: Mapping[str, str], read_only: Collection[str] = ()) -> PodPlan:
+def placed(
+    plan: PodPlan, paths: Mapping[str, str], read_only: Collection[str] = (), labelled: Collection[str] = ()
+) -> PodPlan:
     """The pod with the paths of its volumes of the runtime, by their names in the pod.
 
-    `read_only` are those that nobody may write, whatever the manifest says.
+    `read_only` are those that nobody may write, whatever the manifest says; `labelled` those whose files have
+    their label of SELinux, and can get no other.
     """
     marks = {volume_mark(name): path for name, path in paths.items()}
     sealed = {volume_mark(name) for name in read_only}
+    fixed = {volume_mark(name) for name in labelled}
 
     def container(one: ContainerPlan) -> ContainerPlan:
         config = type(one.config)()
         config.CopyFrom(one.config)
         parts = {part.mount: part.volume for part in one.sub_paths}
         for place, mount in enumerate(config.mounts):
-            mount.readonly |= parts.get(place, mount.host_path) in sealed
+            mark = parts.get(place, mount.host_path)
+            mount.readonly |= mark in sealed
+            mount.selinux_relabel &= mark not in fixed
             mount.host_path = marks.get(mount.host_path, mount.host_path)
         for device in config.devices:
             device.permissions = "r" if device.host_path in sealed else device.permissions

@@ -96,7 +96,7 @@ class _Reading:
         self._pods.append(plan)
 
     def _add_job(self, reading: JobReading, node: ManifestNode) -> None:
-        """The Job, and the pods that it begins with."""
+        """The Job, and the pods that it begins with: none, if it is suspended."""
 
         def pod_of(turn: JobTurn, uid: str, book: Book) -> PodPlan:
             template = reading.pod(turn, uid).beside(book)
@@ -111,11 +111,14 @@ class _Reading:
 
         job = reading.plan(self._new_uid, later)
         same: list[PodPlan] = []
-        for turn in job.first():
+        for turn in replace(job, suspended=False).first():
             plan = pod_of(turn, job.uid, self._book.for_pod())
             self._check_names(plan, node.part("metadata"))
             _check_ports(plan, same, node, "parallelism")
-            self._add_pod(plan, same, node)
+            if job.suspended:
+                same.append(plan)
+            else:
+                self._add_pod(plan, same, node)
         if same:
             self._jobs.append(replace(job, document=reading.text(job.uid, same[0])))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
+from crib.manifest.job_policies import JobPolicy
 
 if TYPE_CHECKING:
     from crib.manifest.claim_plan import ClaimPlan
@@ -209,6 +210,9 @@ class JobPlan:
     backoff_limit: int = 6
     deadline: int | None = None
     ttl: int | None = None
+    policy: JobPolicy = field(default_factory=JobPolicy)
+    suspended: bool = False
+    """It waits for somebody to start it."""
     document: str = field(default="", repr=False)
     """A manifest that comes to this Job again, with its uid."""
     unkept: tuple[str, ...] = ()
@@ -220,6 +224,8 @@ class JobPlan:
 
     def first(self) -> list[JobTurn]:
         """The turns that it begins with."""
+        if self.suspended:
+            return []
         return [JobTurn(run) for run in range(min(self.parallelism, self.completions or self.parallelism))]
 
 

@@ -233,13 +233,16 @@ DAEMON_SET = _shape(
 )
 JOB = _shape(
     "template parallelism completions completionMode suspend activeDeadlineSeconds backoffLimit "
-    "ttlSecondsAfterFinished",
-    noted=_each(
-        "selector manualSelector backoffLimitPerIndex maxFailedIndexes podFailurePolicy successPolicy "
-        "podReplacementPolicy managedBy scheduling",
-        _NO_CONTROLLER,
-    ),
+    "ttlSecondsAfterFinished backoffLimitPerIndex maxFailedIndexes podFailurePolicy successPolicy "
+    "podReplacementPolicy",
+    noted=_each("selector manualSelector managedBy scheduling", _NO_CONTROLLER),
 )
+FAILURE_POLICY = _shape("rules")
+FAILURE_RULE = _shape("action onExitCodes onPodConditions")
+EXIT_CODES = _shape("containerName operator values")
+POD_CONDITION = _shape("type status")
+SUCCESS_POLICY = _shape("rules")
+SUCCESS_RULE = _shape("succeededIndexes succeededCount")
 CRON_JOB = _shape(
     "jobTemplate schedule",
     noted=_each(

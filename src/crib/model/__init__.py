@@ -15,9 +15,9 @@ failures that leaves the daemon). The rest:
 * `edits`: what CDI devices, hook files and plugins change in a container.
 * `plugins`: what node plugins are shown, and want done; `resource_change`: other limits that they want, and
   `plugin_limits` what the CRI calls them. `plugin_status`: how each plugin is, and what is counted of it.
-* `settings` with `image_settings`, `checkpoint_settings`, `nri_settings`, `shim_settings` and
-  `volume_settings`, the bounds beside them by `keys`; `facts`: what the administrator decided, and what the
-  host is. `configuration`: how settings are shown, and what a reload makes of them.
+* `settings` with `image_settings`, `checkpoint_settings`, `nri_settings`, `shim_settings`, `vm_settings`,
+  `docker_settings` and `volume_settings`, the bounds beside them by `keys`; `facts`: what the administrator
+  decided, and what the host is. `configuration`: how settings are shown, and what a reload makes of them.
 * `extension`: what lifecycle hooks and other extensions are given.
 * `tallies`: what is counted while the daemon runs.
 * `explanation` and `finding`: answers for people.

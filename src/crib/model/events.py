@@ -46,6 +46,8 @@ EVENT_ACTIONS: Mapping[EventKind, Mapping[str, str]] = {
     EventKind.CONTAINER: {
         "created": "it was made; the message is its image",
         "started": "its program runs",
+        "unhealthy": "of a kept pod: a probe has failed as often as it may; the message says which and how",
+        "healthy": "of a kept pod: its readiness probe succeeds again",
         "backing off": "of a kept pod: it waits to be started again; the message says why and how long",
         "restarted": "of a kept pod: it was started again; the message says why and by whom",
         "stopped": "its program has ended, or could not be started; with the exit code and the reason",

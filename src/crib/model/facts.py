@@ -32,6 +32,8 @@ class HostFacts:
     swap_accounting: bool
     cgroup_delegation: bool = False
     """Whether cgroup v2 is mounted with nsdelegate."""
+    cgroup_favordynmods: bool = False
+    """Whether it is mounted with favordynmods."""
     selinux_process: str = "system_u:system_r:container_t:s0"
     """Context of a container's processes, as the policy's file of container contexts says."""
     selinux_init: str = ""
@@ -88,6 +90,8 @@ class HandlerFacts:
     """What on this host keeps it from that; empty if nothing."""
     criu: str = ""
     """Version of the program that makes them."""
+    machine: str = ""
+    """What its pods' virtual machines are, for people; empty where it makes none."""
     retired: bool = False
     """It was taken out of the configuration, and only looks after what it has made."""
     problem: str = ""

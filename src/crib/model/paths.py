@@ -56,6 +56,11 @@ class Paths:
         return f"{self.data}/kept"
 
     @property
+    def guest(self) -> str:
+        """Kernel and root of virtual machines, as `crib vm build` writes them."""
+        return f"{self.data}/vm"
+
+    @property
     def boot_records(self) -> str:
         return f"{self.state}/records.db"
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from crib.model.checkpoint_settings import CheckpointSettings
+from crib.model.docker_settings import DockerSettings
 from crib.model.image_settings import ImageSettings
 from crib.model.keys import CHANGING, LIVE, PART, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
 from crib.model.metrics import GROUPS
 from crib.model.nri_settings import NriSettings
 from crib.model.shim_settings import ShimSettings
+from crib.model.vm_settings import VmSettings
 from crib.model.volume_settings import VolumeSettings
 
 
@@ -230,12 +232,16 @@ class HandlerSettings:
     containers: ContainerDefaults = ContainerDefaults()
     """The node's defaults, with the handler's changes."""
     kind: str = "oci"
-    """How it runs containers: `oci`, by an OCI runtime and conmon, `shim`, by a shim of containerd's kind, or
-    an entry point of crib.handlers."""
+    """How it runs containers: `oci`, by an OCI runtime and conmon, `shim`, by a shim of containerd's kind,
+    `vm`, each pod in a virtual machine, `docker`, by Docker's Engine, or an entry point of crib.handlers."""
     sandbox_container: Annotated[str, OneOf(("detect", "always", "never"))] = "detect"
     """Whether each pod begins with a container that holds the others and runs nothing: `always`, `never`, or
     `detect` (with gVisor's runsc, which wants one, and with every shim but runc.v2)."""
     shim: Annotated[ShimSettings, PART] = ShimSettings()
+    vm: VmSettings = VmSettings()
+    """Of kind `vm`: the machines."""
+    docker: DockerSettings = DockerSettings()
+    """Of kind `docker`: the Engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +295,9 @@ class Settings:
     """Parent cgroup of pods that name none."""
     cgroup_driver: Annotated[str, OneOf(("cgroupfs", "systemd"))] = "cgroupfs"
     """cgroupfs, or systemd (slices and scopes, made by systemd). A kubelet asks for it and uses the same."""
+    cgroup_favordynmods: bool = False
+    """Give the cgroup v2 tree the mount option favordynmods (kernel 6.0): cgroups change faster, forks and
+    exits of all processes are a little slower. Nobody takes it away again."""
     pids_limit: Annotated[int, AtLeast(0), LIVE] = 0
     """Processes and threads of one container; 0: no limit of ours (a kubelet limits pods)."""
     cdi_spec_dirs: Annotated[tuple[Path, ...], LIVE] = ("/etc/cdi", "/var/run/cdi")

@@ -75,6 +75,21 @@ class Reclaim(StrEnum):
     """Only who names it removes it."""
 
 
+@dataclass(frozen=True, slots=True)
+class VolumeDescription:
+    """What an archive says of the volume that it was made of. Nobody vouches for it."""
+
+    name: str = ""
+    kind: str = ""
+    storage_class: str = ""
+    driver: str = ""
+    capacity: int = 0
+    access_modes: tuple[AccessMode, ...] = ()
+    fs_type: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
 class VolumeState(StrEnum):
     """A row in CREATING or REMOVING is hidden from pods, and is a leftover if nobody works on it."""
 

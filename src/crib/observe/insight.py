@@ -92,7 +92,8 @@ class LoopInsight:
     def _daemon(self) -> Iterator[str]:
         lag = self._watch.lag
         yield f"up for {time.monotonic() - self._began:.0f} s"
-        yield f"loop blocked {lag.stalls} times, {lag.seconds:.1f} s, at most {lag.longest:.1f} s"
+        times = "once" if lag.stalls == 1 else f"{lag.stalls} times"
+        yield f"loop blocked {times}, {lag.seconds:.1f} s, at most {lag.longest:.1f} s"
         if (since := self._watch.blocked_for) > 0:
             yield f"loop at the same work for {since:.3f} s"
         yield from (shown(rule) for rule in RULES())

@@ -9,7 +9,7 @@ from typing import Protocol
 from crib.model.container import ContainerRecord, ContainerUser, Exit
 from crib.model.edits import ContainerEdits
 from crib.model.explanation import ExplainedSpec
-from crib.model.image import ImageConfig
+from crib.model.image import ImageConfig, Layer
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.ports.checkpoints import CheckpointSource
 from crib.ports.clocks import StageTimer
@@ -34,6 +34,8 @@ class CreateRequest:
     adjust: Adjust | None = None
     """Asked once by `create`, before anything of the container is written that a runtime reads. What it gives
     comes after `edits`."""
+    layers: tuple[Layer, ...] = ()
+    """The image's layers with what is known of their files, for kinds that read those themselves."""
     restore: CheckpointSource | None = None
     """Its root and its processes come from there; all else from the record. InvalidRequest, with the field
     `image.image`, when it is not sound."""
@@ -41,10 +43,12 @@ class CreateRequest:
 
 @dataclass(frozen=True, slots=True)
 class RestoredProcesses:
-    """The processes of a container that has none before its start, as it is restored from a checkpoint."""
+    """The processes of a container that has none before its start, as it is restored from a checkpoint, or as
+    its kind makes none before."""
 
     process: ProcessIdentity
-    monitor: ProcessIdentity
+    monitor: ProcessIdentity | None
+    """See CreatedContainer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class ContainerRuntime(Protocol):
     async def start(self, record: ContainerRecord) -> RestoredProcesses | None:
         """Returns when the container's program runs (execve(2) has happened), or has ended already.
 
-        With its processes where `create` has told none because they come from a checkpoint.
+        With its processes where `create` has told none because there were none yet.
         """
         ...
 

@@ -12,6 +12,7 @@ from crib.model.finding import Finding
 from crib.model.volumes import (
     AccessMode,
     SnapshotRecord,
+    VolumeDescription,
     VolumeId,
     VolumeRecord,
     VolumeSpec,
@@ -149,11 +150,18 @@ class VolumePorts:
 class VolumeArchives(Protocol):
     """Files of a volume to and from a tar archive, or a raw device to and from a plain image."""
 
-    async def write(self, directory: str, archive: str) -> int:
+    async def write(self, directory: str, archive: str, description: VolumeDescription) -> int:
         """Write all below `directory` to a new file; its size. AlreadyExists if something is there.
 
         Owners, modes, times, links, sparse parts and extended attributes are kept; devices and sockets are
-        left out. Where `directory` is a device, the new file is an image of it.
+        left out. Where `directory` is a device, the new file is an image of it, without the description.
+        """
+        ...
+
+    async def describe(self, archive: str) -> VolumeDescription | None:
+        """What an archive says of its volume; None where it says nothing, or is a directory.
+
+        InvalidRequest for what is no archive, or says what cannot be.
         """
         ...
 

@@ -13,6 +13,8 @@ MIN_KERNEL = (6, 1)
 """What crib is tested with."""
 CONTROLLERS = ("cpu", "cpuset", "memory", "pids", "io")
 """Of cgroup v2, that limits of pods need."""
+FAVORDYNMODS_KERNEL = 6
+"""The first major version that knows this mount option."""
 MIN_FILES = 65536
 """Open files that a container is likely to want: it gets the limit that cribd was started with."""
 MIN_INOTIFY = 512
@@ -25,6 +27,7 @@ def look(host: HostView, settings: Settings) -> Iterator[SetupFinding]:
     yield from _file_systems(host)
     yield from _cgroups(host)
     yield _driver(host, settings)
+    yield _favordynmods(host, settings)
     yield from _features(host)
     yield from _security_modules(host)
     yield from _sysctls(host, settings)
@@ -99,6 +102,24 @@ def _driver(host: HostView, settings: Settings) -> SetupFinding:
         cure = 'cgroup_driver = "systemd" in /etc/crib/config.toml, and cgroupDriver: systemd for the kubelet'
         return note("cgroups", "driver", text, cure)
     return ok("cgroups", "driver", driver)
+
+
+def _favordynmods(host: HostView, settings: Settings) -> SetupFinding:
+    """The mount option of cgroup v2; `cgroup_favordynmods` is the setting."""
+    subject, found = "favordynmods", re.match(r"(\d+)\.", host.release)
+    trees = [line for line in host.lines("/proc/self/mountinfo") if " /sys/fs/cgroup " in line]
+    if any(subject in line.rpartition(" ")[2].split(",") for line in trees):
+        return ok("cgroups", subject, "on: cgroups change faster, forks and exits are a little slower")
+    if not settings.cgroup_favordynmods:
+        return ok("cgroups", subject, "off")
+    if cgroup_version(host) != 2:
+        why = "cgroups are not version 2"
+    elif found is not None and int(found[1]) < FAVORDYNMODS_KERNEL:
+        why = f"it came with kernel {FAVORDYNMODS_KERNEL}.0"
+    else:
+        return ok("cgroups", subject, "off; cribd puts it on when it starts")
+    cure = "take cgroup_favordynmods out of /etc/crib/config.toml"
+    return note("cgroups", subject, f"cgroup_favordynmods has no effect: {why}", cure)
 
 
 def _features(host: HostView) -> Iterator[SetupFinding]:

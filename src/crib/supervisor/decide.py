@@ -102,6 +102,8 @@ class PodMemory:
     started: set[str] = field(default_factory=set)
     """Containers whose postStart hook and startup probe have succeeded."""
     unhealthy: dict[str, Unhealthy] = field(default_factory=dict)
+    unready: dict[str, str] = field(default_factory=dict)
+    """Why containers are not ready, as far as a probe has found that."""
     ended_by_us: dict[str, str] = field(default_factory=dict)
     """Containers that were stopped for a reason of ours, which their exit code does not tell."""
 

@@ -17,7 +17,7 @@ from crib.client.workloads.jobs import pods_of
 from crib.client.workloads.removal import remove_pod
 from crib.stubs.node.v1.node_pb2 import KeptPod
 from crib.supervisor.job_decide import JobNow, JobTry, decide_job, progress
-from crib.supervisor.job_record import JobRecord, read_record, write_record
+from crib.supervisor.job_record import JobRecord, has_record, read_record, write_record
 from crib.supervisor.keeper import RETRY, PodKeeper, Surroundings
 from crib.wire.kept import ContainerReport, PodReport
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from crib.client.connection import Connection
     from crib.manifest.plan import JobPlan, JobTurn, PodPlan
     from crib.supervisor.job_decide import JobStep
+
+
+SUSPENDED = "Suspended"
+"""The phase of a Job that waits for somebody to start it."""
 
 
 @dataclass(slots=True)
@@ -67,7 +71,7 @@ class JobKeeper:
         try:
             while True:
                 try:
-                    self._record = await asyncio.to_thread(read_record, self._directory, self._since)
+                    await self._take_record()
                     while not self._record.phase:
                         await self._step()
                     self._tell(self._record.phase, self._record.message)
@@ -81,7 +85,7 @@ class JobKeeper:
     async def run_on(self) -> None:
         """The same, for who learns of the end by the reports; then it is removed, if it says so."""
         await self.run()
-        if self._plan.ttl is None:
+        if self._plan.ttl is None or self._record.phase == SUSPENDED:
             return
         await asyncio.sleep(max(self._record.finished + self._plan.ttl - self._around.clock(), 0.0))
         while True:
@@ -98,6 +102,12 @@ class JobKeeper:
         self._record = await asyncio.to_thread(read_record, self._directory, self._since)
         await self._stop_pods(grace)
         self._tell("Stopped", progress(self._plan, self._record.tries))
+
+    async def _take_record(self) -> None:
+        """Read what there is of this life. A suspended Job has none before somebody starts it."""
+        self._record = await asyncio.to_thread(read_record, self._directory, self._since)
+        if self._plan.suspended and not await asyncio.to_thread(has_record, self._directory):
+            await self._write(phase=SUSPENDED)
 
     async def _step(self) -> None:
         self._stirred.clear()
@@ -131,9 +141,7 @@ class JobKeeper:
             return
         now = self._around.clock()
         tries = tuple(
-            structs.replace(one, ended=now, succeeded=ended[one.turn].phase == "Succeeded")
-            if one.turn in ended and not one.ended
-            else one
+            self._over(one, ended[one.turn], now) if one.turn in ended and not one.ended else one
             for one in self._record.tries
         )
         await self._write(tries=tries)
@@ -142,6 +150,18 @@ class JobKeeper:
             if report.phase == "Failed":
                 self._failed = tuple(_named(one.plan, report))
                 self._around.listener.note(f"{self._plan.label}: pod {one.plan.name}: {report.message}")
+
+    def _over(self, one: JobTry, report: PodReport, now: float) -> JobTry:
+        """The try with its end, and what that means for the Job."""
+        if report.phase == "Succeeded":
+            return structs.replace(one, ended=now, succeeded=True)
+        ends = {container.name: container.exit_code for container in report.containers}
+        verdict, why = self._plan.policy.verdict(ends, disrupted=report.lost)
+        pod = self._active[one.turn].plan.name
+        if why:
+            self._around.listener.note(f"{self._plan.label}: pod {pod}: {why}")
+        told = f"pod {pod}: {why}" if verdict == "FailJob" else ""
+        return structs.replace(one, ended=now, verdict=verdict, why=told)
 
     def _begin(self, one: JobTry) -> None:
         plan = self._plan.pod_of(one.turn)

@@ -12,8 +12,8 @@ import msgspec
 from crib.supervisor.job_decide import JobTry
 
 NAME = "job.json"
-MAX_RECORD = 1 << 20
-"""Bytes: 1,000 runs, each with the tries that failed."""
+MAX_RECORD = 4 << 20
+"""Bytes: MAX_TRIES of them, each with its verdict."""
 
 
 class JobRecord(msgspec.Struct, frozen=True):
@@ -24,6 +24,11 @@ class JobRecord(msgspec.Struct, frozen=True):
     finished: float = 0.0
     phase: str = ""
     message: str = ""
+
+
+def has_record(directory: str) -> bool:
+    """Whether it has one, of whatever life."""
+    return os.path.exists(os.path.join(directory, NAME))
 
 
 def read_record(directory: str, since: float) -> JobRecord:

@@ -58,6 +58,7 @@ class Probes:
             del self._up[container]
             self.ready.discard(container)
             self._memory.started.discard(container)
+            self._memory.unready.pop(container, None)
 
     def close(self) -> None:
         """End all probes."""
@@ -104,9 +105,15 @@ class Probes:
         await asyncio.sleep(_delay(probe, attempt))
         tally = ProbeTally(probe)
         while True:
-            result = tally.take(await ask(target, probe.action, probe.timeout))
-            if result is not None and result != (attempt.id in self.ready):
-                (self.ready.add if result else self.ready.discard)(attempt.id)
+            answer = await ask(target, probe.action, probe.timeout)
+            result = tally.take(answer)
+            if result and attempt.id not in self.ready:
+                self.ready.add(attempt.id)
+                self._memory.unready.pop(attempt.id, None)
+                self._stir()
+            elif result is False and attempt.id not in self._memory.unready:
+                self.ready.discard(attempt.id)
+                self._memory.unready[attempt.id] = f"readiness probe failed: {answer.text}"
                 self._stir()
             await asyncio.sleep(probe.period)
 

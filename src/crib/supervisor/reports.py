@@ -29,8 +29,9 @@ def report(
     )
     phase = "Starting" if decision.phase == "Pending" else decision.phase
     until = round(decision.waits.get(SANDBOX, 0.0) * _NS)
-    sandbox = observed.sandbox.id if observed.sandbox is not None else ""
-    return PodReport(plan.uid, phase, problem, sandbox, until, found)
+    sandbox = observed.sandbox
+    lost = sandbox is not None and not sandbox.ready and sandbox.id not in memory.released
+    return PodReport(plan.uid, phase, problem, sandbox.id if sandbox else "", until, found, lost)
 
 
 def _of_container(
@@ -38,10 +39,13 @@ def _of_container(
 ) -> ContainerReport:
     latest = observed.latest(name) or observed.earlier.get(name)
     number = latest.number if latest is not None else 0
-    state, message = "Waiting", memory.problems.get(name, "")
+    state, message, probe = "Waiting", memory.problems.get(name, ""), ""
     if latest is not None:
         if latest.state == "running":
             state = "Running" if latest.id in memory.started else "Starting"
+            ill = memory.unhealthy.get(latest.id)
+            probe = ill.reason if ill is not None else memory.unready.get(latest.id, "")
+            message = message or (ill.reason if ill is not None else "")
         elif latest.state == "exited":
             state = f"Exited ({latest.exit_code})"
             message = message or memory.ended_by_us.get(latest.id, "")
@@ -57,4 +61,5 @@ def _of_container(
         restarts=number,
         exit_code=latest.exit_code if latest is not None else 0,
         until=round(until * _NS),
+        probe=probe,
     )

@@ -6,8 +6,9 @@ refused within bounds, by an error of the module. Begin with `oci_runtime`, or w
 * images: `oci_image`, `registry` and `simple_signing` from registries; `tar`, `tar_member`, `tar_records`
   and `tar_writer`; `erofs`, `erofs_inode`, `erofs_tree` and `erofs_reader` for layers on disk.
 * containers: `oci_runtime`, `oci_features`, `oci_events`, `oci_hooks`, `cdi`, `conmon`, and `crilog` for
-  their logs.
-* `checkpoint_archive`: what a checkpoint of a container is called and consists of.
+  their logs. `docker_streams`: bytes of processes from Docker's Engine.
+* `checkpoint_archive`: what a checkpoint of a container is called and consists of. `volume_archive`: what an
+  archive of a volume says of the volume.
 * networks: `cni` and `cni_result`, `dns`.
 * streams: `remotecommand` and `portforward`, over `spdy` or `channel_messages`.
 * files of the administrator: `docker_config`, `hosts_toml` and `registries_conf` over `toml_table`,

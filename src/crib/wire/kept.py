@@ -33,7 +33,10 @@ class Unit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ContainerReport(msgspec.Struct, frozen=True):
-    """One container: `state` is a word for people, `until` when its pause is over (0: it has none)."""
+    """One container: `state` is a word for people, `until` when its pause is over (0: it has none).
+
+    `probe` is what a probe has found wrong while it runs.
+    """
 
     name: str
     id: str = ""
@@ -43,10 +46,14 @@ class ContainerReport(msgspec.Struct, frozen=True):
     restarts: int = 0
     exit_code: int = 0
     until: int = 0
+    probe: str = ""
 
 
 class PodReport(msgspec.Struct, frozen=True):
-    """One pod. `phase`: Starting, Running, Stopping, Stopped, Succeeded or Failed."""
+    """One pod. `phase`: Starting, Running, Stopping, Stopped, Succeeded or Failed; of a Job also Suspended.
+
+    `lost`: its sandbox has ended, and not because somebody kept it up.
+    """
 
     uid: str
     phase: str
@@ -54,6 +61,7 @@ class PodReport(msgspec.Struct, frozen=True):
     sandbox: str = ""
     until: int = 0
     containers: tuple[ContainerReport, ...] = ()
+    lost: bool = False
 
 
 def encode_unit(unit: Unit) -> bytes:

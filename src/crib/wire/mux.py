@@ -8,7 +8,10 @@ for a number that this end does not use is dropped. Number 0 is reserved.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the agent in a VM's guest imports this, and as little as it can
+    from collections.abc import Iterator
 
 PLUGIN_SERVICE = 1
 """The connection that the runtime calls plugins on."""

@@ -37,6 +37,13 @@ def member_header(member: Member) -> bytes:
     return _extended(member, {})
 
 
+def comment_header(text: bytes) -> bytes:
+    """A global extended header with a `comment`, as `git archive` begins one: who unpacks it says nothing."""
+    record = _record(b"comment", text)
+    member = Member(b"pax_global_header", Kind.FILE, 0o644, 0, 0, 0, 0, len(record), 0, 0)
+    return _ustar(member, b"g") + record + bytes(padding(len(record)))
+
+
 def _extended(member: Member, words: Mapping[bytes, bytes]) -> bytes:
     """The header, and before it these records and those for what does not fit into it."""
     records = _records(member, words)

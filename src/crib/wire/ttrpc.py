@@ -151,7 +151,7 @@ def decode_request(data: bytes) -> Request:
     """Malformed if it is none."""
     service = method = ""
     payload, timeout, metadata = b"", 0, list[tuple[str, str]]()
-    for number, value in _fields(data):
+    for number, value in fields(data):
         match number, value:
             case 1, bytes():
                 service = _decoded(value)
@@ -180,10 +180,10 @@ def encode_response(response: Response) -> bytes:
 def decode_response(data: bytes) -> Response:
     """Malformed if it is none. The details of a status are left out: no peer of ours sends any."""
     code, message, payload = 0, "", b""
-    for number, value in _fields(data):
+    for number, value in fields(data):
         match number, value:
             case 1, bytes():
-                for inner, part in _fields(value):
+                for inner, part in fields(value):
                     match inner, part:
                         case 1, int():
                             code = part & 0x7FFFFFFF
@@ -195,7 +195,7 @@ def decode_response(data: bytes) -> Response:
 
 
 def _key_value(data: bytes) -> tuple[str, str]:
-    found = {number: _decoded(value) for number, value in _fields(data) if isinstance(value, bytes)}
+    found = {number: _decoded(value) for number, value in fields(data) if isinstance(value, bytes)}
     return found.get(1, ""), found.get(2, "")
 
 
@@ -223,7 +223,7 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Numbers and values of a protobuf message; a field of fixed width is passed over."""
     at = 0
     while at < len(data):

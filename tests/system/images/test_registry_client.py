@@ -270,10 +270,18 @@ async def test_a_redirect_out_of_https_is_refused(shelf: Shelf, registry: FaultP
     assert registry.seen == []
 
 
+async def test_a_host_that_cannot_be_reached_is_told_in_words_without_numbers(registry: FaultProxy) -> None:
+    error = await refused(Unavailable, host(f"http://127.0.0.1:{free_port()}"))
+    assert "connection failed: connection refused" in str(error)
+    error = await refused(Unavailable, host("http://registry.invalid"))
+    assert "connection failed: " in str(error)
+    assert "Errno" not in str(error)
+
+
 async def test_a_signed_url_does_not_show_in_an_error(registry: FaultProxy) -> None:
     registry.add("manifest", redirect_to(f"http://127.0.0.1:{free_port()}/x?X-Amz-Signature=hidden"))
     error = await refused(Unavailable, host(registry.url))
-    assert "connection failed" in str(error)
+    assert "connection failed: connection refused" in str(error)
     assert "hidden" not in str(error)
     registry.clear()
     registry.add("manifest", redirect("", query="?sig=hidden"), times=1)

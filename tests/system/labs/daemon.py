@@ -322,8 +322,19 @@ def default_handler(program: str) -> str:
 
 def default_shim(program: str = "crun") -> str:
     """The same for a handler that runs it by containerd's shim."""
+    return f'default_handler = "shim"\n{shim_table(program)}'
+
+
+def shim_table(program: str = "crun") -> str:
+    """A handler `shim` that runs this program by containerd's shim."""
     shim = f'kind = "shim"\nruntime = "{RUNTIME}"\noptions = {{ BinaryName = "{program}" }}\n'
-    return f'default_handler = "shim"\n[handlers.shim]\n{shim}'
+    return f"[handlers.shim]\n{shim}"
+
+
+def default_docker(socket: str) -> str:
+    """The same for a handler by the Engine at this socket; nothing of ours stays there unused."""
+    table = f'[handlers.docker.docker]\nsocket = "{socket}"\nimage_time = 0\n'
+    return f'default_handler = "docker"\n[handlers.docker]\nkind = "docker"\n{table}'
 
 
 def crib(cribd: Cribd, pods: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ from crib.backends.host_facts import read_host_facts
 from crib.backends.oci.environment import OciEnvironment, open_environment
 from crib.backends.oci.handler import OciHandler
 from crib.engine.containers.execute import run_command
-from crib.host import processes
+from crib.host import orphans
 from crib.host.cgroups import detect_layout
 from crib.host.mounts import Tmpfs, perform, unmount_tree
 from crib.model.container import (
@@ -47,6 +47,7 @@ from crib.model.sandbox import (
 from crib.model.settings import HandlerSettings, Settings
 from crib.ports.containers import CreateRequest
 from crib.ports.handler import Handler
+from tests.fakes.stages import NoStages
 
 
 def host_facts() -> HostFacts:
@@ -64,20 +65,7 @@ class PlainLayers:
         return [self._directories[layer] for layer in layers]
 
 
-class NoStage:
-    """Times nothing."""
-
-    def __call__(self, name: str, subject: str) -> NoStage:
-        return self
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *exc: object) -> None:
-        return None
-
-
-STAGE = NoStage()
+STAGE = NoStages()
 BOUND = 60.0
 """Seconds that anything awaited may take: it hangs then. A busy machine is many times slower than others."""
 PR_SET_CHILD_SUBREAPER = 36
@@ -225,16 +213,16 @@ class OciLab(PodLab):
 @contextlib.contextmanager
 def orphans_come_here() -> Iterator[None]:
     """As in the daemon, to which the runtime leaves the commands that it starts; orphans are collected."""
-    processes.become_subreaper()
+    orphans.become_subreaper()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
+    loop.add_signal_handler(signal.SIGCHLD, orphans.reap_orphans)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGCHLD)
         prctl = ctypes.CDLL(None, use_errno=True).prctl
         assert prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
-        processes.reap_orphans()
+        orphans.reap_orphans()
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from crib.host import libc
@@ -18,6 +18,9 @@ from crib.host.namespaces import run_in_namespace
 from crib.model.ids import SandboxId, new_sandbox_id
 from crib.model.sandbox import PodMetadata, PortMapping
 from crib.ports.networks import PodNetwork
+from tests.fakes.stages import NoStages
+
+no_stage = NoStages()
 
 T = TypeVar("T")
 
@@ -145,9 +148,3 @@ def _another(made: socket.socket) -> socket.socket:
         return run_in_namespace(namespace, "net", lambda: socket.socket(made.family, made.type, made.proto))
     finally:
         os.close(namespace)
-
-
-@contextlib.contextmanager
-def no_stage(_name: str, _detail: str) -> Iterator[None]:
-    """A stage timer that times nothing."""
-    yield

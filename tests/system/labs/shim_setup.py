@@ -47,7 +47,7 @@ class ShimLab:
     async def again(self) -> ShimHandler:
         """The daemon is killed, and another begins: what it holds is let go of, nothing is told."""
         await self.handler.close()
-        self.handler = await ShimHandler.open(self.opening)
+        self.handler = await type(self.handler).open(self.opening)
         return self.handler
 
 
@@ -59,6 +59,17 @@ async def shim_lab(
     **settings: object,
 ) -> AsyncIterator[ShimLab]:
     """A lab whose state and data lie on a tmpfs of their own; all of it goes at the end."""
+    shim = ShimSettings(runtime=runtime, options=options or {"BinaryName": "crun"})
+    handler = HandlerSettings(kind="shim", shim=shim)
+    async with lab_of(ShimHandler, handler, name, **settings) as lab:
+        yield lab
+
+
+@contextlib.asynccontextmanager
+async def lab_of(
+    kind: type[ShimHandler], handler: HandlerSettings, name: str, **settings: object
+) -> AsyncIterator[ShimLab]:
+    """The same of another kind that has shims."""
     top = tempfile.mkdtemp(prefix="crib-shim-")
     perform(Tmpfs(top, 512 << 20, mode=0o755))
     lower, logs = f"{top}/lower", f"{top}/logs"
@@ -67,21 +78,19 @@ async def shim_lab(
     make_busybox_root(lower)
     paths = Paths(data=f"{top}/data", state=f"{top}/run")
     cgroup_root = f"/crib-test-{os.path.basename(top)}"
-    shim = ShimSettings(runtime=runtime, options=options or {"BinaryName": "crun"})
     made = Settings(
         data=paths.data,
         state=paths.state,
         cgroup_root=cgroup_root,
-        verb_timeout=BOUND,
-        handlers={name: HandlerSettings(kind="shim", shim=shim)},
+        handlers={name: handler},
         default_handler=name,
-        **settings,  # type: ignore[arg-type]
+        **{"verb_timeout": BOUND, **settings},  # type: ignore[arg-type]
     )
     opening = HandlerOpening(HandlerName(name), made, paths, host_facts(), PlainLayers({LAYER: lower}))
     cgroups = Cgroups(detect_layout())
     try:
         with orphans_come_here():
-            lab = ShimLab(await ShimHandler.open(opening), opening, logs)
+            lab = ShimLab(await kind.open(opening), opening, logs)
             try:
                 yield lab
             finally:

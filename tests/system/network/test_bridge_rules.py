@@ -11,7 +11,7 @@ import pytest
 
 from crib.backends.network.bridge.addresses import AddressBook
 from crib.host import ip_settings
-from crib.host.nftables import Nftables
+from crib.host.nftables import Nftables, TableContents
 from crib.model.errors import Unavailable
 from crib.model.sandbox import PortMapping, Protocol
 from crib.model.settings import NetworkSettings
@@ -174,6 +174,33 @@ async def test_rules_and_ports_that_somebody_flushed_are_put_back(rig: Rig, comm
         assert not await reaches(host_socket(), "127.0.0.1", 8080)
         assert (await rig.network.readiness()).ready
         assert await peer_seen(host_socket(), "127.0.0.1", 8080)
+
+
+async def test_rules_are_listed_again_only_where_somebody_has_changed_a_table(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+    contents = Nftables.contents
+
+    def noted(nftables: Nftables, table: str, family: str = "inet") -> TableContents | None:
+        listed.append(family)
+        return contents(nftables, table, family)
+
+    monkeypatch.setattr(Nftables, "contents", noted)
+    other = f"{rig.table}_other"[-31:]
+    pod = rig.namespaces.make()
+    await rig.network.attach(pod.pod(), no_stage)
+    await rig.network.readiness()
+    assert listed
+    listed.clear()
+    await rig.network.readiness()
+    assert not listed
+    nft(f"add table inet {other}")
+    try:
+        await rig.network.readiness()
+        assert listed
+    finally:
+        nft(f"delete table inet {other}")
 
 
 async def test_a_pod_whose_ports_somebody_removed_from_the_rules_is_detached_like_others(rig: Rig) -> None:

@@ -48,7 +48,7 @@ async def test_without_a_configuration_attach_is_unavailable(lab: CniLab) -> Non
 async def test_a_network_that_is_there_is_not_waited_for_and_not_asked(lab: CniLab) -> None:
     lab.configure(lab.recorder("one"), version="1.1.0")
     stages = Stages()
-    await lab.network(ready_timeout=30.0).attach(lab.namespaces.make().pod(), stages)
+    await lab.network(ready_timeout=30.0).attach(lab.namespaces.make().pod(), stages)  # type: ignore[arg-type]  # as it comes
     assert stages.begun == ["network loopback", "network one"]
     assert [call["command"] for call in lab.calls("ADD", "STATUS", "VERSION")] == ["ADD"]
 
@@ -61,7 +61,7 @@ async def test_a_pod_waits_for_the_file_then_for_the_plugin_then_for_its_word(la
     program.rename(lab.directory / "one.aside")
     failing = lab.fail("one", "STATUS", code=50)
     async with bounded():
-        pod = asyncio.ensure_future(network.attach(lab.namespaces.make().pod(), stages))
+        pod = asyncio.ensure_future(network.attach(lab.namespaces.make().pod(), stages))  # type: ignore[arg-type]  # as it comes
         await until(lambda: "network wait" in stages.begun)
         lab.configure(one, version="1.1.0", name="another")
         lab.configure(one, version="1.1.0", name="late")
@@ -145,7 +145,7 @@ async def test_a_hung_status_does_not_hold_a_pod_longer_than_it_waits(lab: CniLa
     async with bounded():
         network = lab.network(ready_timeout=3.0)
         stages = Stages()
-        pod = asyncio.ensure_future(network.attach(lab.namespaces.make().pod(), stages))
+        pod = asyncio.ensure_future(network.attach(lab.namespaces.make().pod(), stages))  # type: ignore[arg-type]  # as it comes
         await until(lambda: stages.begun)
         (lab.directory / "one.aside").rename(program)
         with pytest.raises(Unavailable, match="do not answer STATUS"):

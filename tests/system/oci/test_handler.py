@@ -686,7 +686,7 @@ async def test_create_that_is_cut_short_anywhere_is_torn_down(lab: OciLab, milli
         record = lab.container(sandbox, config(*FOREVER))
         with contextlib.suppress(asyncio.CancelledError):
             request = CreateRequest(record, sandbox, ImageConfig())
-            await lab.handler.containers.create(request, CutShort(milliseconds / 1000))
+            await lab.handler.containers.create(request, CutShort(milliseconds / 1000))  # type: ignore[arg-type]  # as it comes
         await lab.handler.containers.delete(record)
 
 

@@ -31,6 +31,7 @@ from crib.model.sandbox import (
 )
 from crib.model.settings import Settings
 from crib.ocispec.infra import InfraInputs
+from crib.ports.clocks import StageTimer
 from tests.system.labs.oci_setup import STAGE, host_facts
 
 pytestmark = pytest.mark.root
@@ -42,7 +43,7 @@ class NoInfra:
 
     asked: list[SandboxId] = field(default_factory=list)
 
-    async def start(self, sandbox: SandboxId, inputs: InfraInputs) -> ProcessIdentity:
+    async def start(self, sandbox: SandboxId, inputs: InfraInputs, _stage: StageTimer) -> ProcessIdentity:
         raise AssertionError("no pod here shares its pids")
 
     def exists(self, sandbox: SandboxId) -> bool:

@@ -159,6 +159,79 @@ async def test_a_job_ends_at_its_deadline_or_when_it_is_stopped_and_may_be_start
     run(cribd, tmp_path, "down", "pi")
 
 
+def on_codes(action: str, *codes: int) -> dict[str, object]:
+    return {"action": action, "onExitCodes": {"operator": "In", "values": codes}}
+
+
+async def test_a_policy_ignores_a_lost_pod_gives_up_a_run_and_ends_the_job_for_an_exit_code(
+    cribd: Cribd, cri: Cri, tmp_path: Path
+) -> None:
+    rules = [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+        on_codes("FailIndex", 5),
+        on_codes("FailJob", 42),
+    ]
+    script = f'[ "$JOB_COMPLETION_INDEX" = 1 ] && exit 5; {WAITS}; exit 42'
+    path = job(
+        tmp_path, script, completions=2, parallelism=2, completionMode="Indexed",
+        backoffLimitPerIndex=0, podFailurePolicy={"rules": rules},
+    )  # fmt: skip
+    run(cribd, tmp_path, "run", "--restart", path)
+    await until(lambda: lines(tmp_path) == ["pi-0"])
+    (first,) = [pod for pod in await lookup.pods(cri.connection) if pod.metadata.name == "pi-0"]
+    await cri.stop_pod(first.id)  # by somebody else: it is lost
+    await until(lambda: lines(tmp_path) == ["pi-0", "pi-0"])
+    found = await the_pod(cri)
+    assert (found.phase, found.message) == ("Running", "0 of 2 succeeded, 1 failed, 1 ignored")
+    (tmp_path / "out/go").touch()
+    assert await phase(cri, "Failed") == (
+        "PodFailurePolicy: pod pi-0-try2: container app exited with 42, which is FailJob by rule 2"
+    )
+    pods = sorted(pod.metadata.name for pod in await lookup.pods(cri.connection))
+    assert pods == ["pi-0", "pi-0-try2", "pi-1"], "no second try of what was given up"
+    run(cribd, tmp_path, "down", "pi")
+
+
+async def test_a_job_goes_on_without_the_runs_that_have_failed_and_fails_in_the_end(
+    cribd: Cribd, cri: Cri, tmp_path: Path
+) -> None:
+    script = 'echo "$HOSTNAME" >> /out/log; [ "$JOB_COMPLETION_INDEX" != 1 ]'
+    path = job(tmp_path, script, completions=3, completionMode="Indexed", backoffLimitPerIndex=1)
+    run(cribd, tmp_path, "run", "--restart", path)
+    assert await phase(cri, "Failed") == "FailedIndexes: 1"
+    assert sorted(lines(tmp_path)) == ["pi-0", "pi-1", "pi-1", "pi-2"]
+    run(cribd, tmp_path, "down", "pi")
+
+
+async def test_a_job_is_done_when_its_leader_has_succeeded_and_the_rest_is_stopped(
+    cribd: Cribd, cri: Cri, tmp_path: Path
+) -> None:
+    path = job(
+        tmp_path, f'[ "$JOB_COMPLETION_INDEX" = 0 ] && exit 0; {WAITS}', completions=3, parallelism=3,
+        completionMode="Indexed", successPolicy={"rules": [{"succeededIndexes": "0"}]},
+    )  # fmt: skip
+    run(cribd, tmp_path, "run", "--restart", path)
+    assert await phase(cri, "Succeeded") == "1 of 3 succeeded"
+    assert all(pod.state == pb.SANDBOX_NOTREADY for pod in await lookup.pods(cri.connection))
+    run(cribd, tmp_path, "down", "pi")
+
+
+async def test_a_suspended_job_waits_until_it_is_started_also_after_a_kill(
+    cribd: Cribd, cri: Cri, tmp_path: Path
+) -> None:
+    path = job(tmp_path, "echo x >> /out/log", suspend=True, ttlSecondsAfterFinished=0)
+    assert "job default/pi is kept up (suspended, " in run(cribd, tmp_path, "run", "--restart", path)
+    first = supervisor_of(cribd)
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: supervisor_of(cribd) not in (None, first))
+    await phase(cri, "Suspended")
+    assert not await lookup.pods(cri.connection)
+    assert run(cribd, tmp_path, "start", "pi") == "started default/pi\n"
+    await until(lambda: lines(tmp_path) == ["x"])
+    await until(lambda: supervisor_of(cribd) is None)
+
+
 async def test_a_job_is_removed_some_time_after_its_end_if_it_says_so(
     cribd: Cribd, cri: Cri, tmp_path: Path
 ) -> None:

@@ -119,6 +119,48 @@ async def test_a_pod_that_is_not_live_is_restarted_with_its_hooks(
     run(cribd, tmp_path, "down", "web")
 
 
+async def test_what_probes_find_is_an_event_with_its_cause_and_so_is_the_restart(
+    cribd: Cribd, cri: Cri, tmp_path: Path
+) -> None:
+    probe = {"periodSeconds": 1, "failureThreshold": 1}
+    path = manifest(
+        tmp_path,
+        readinessProbe={
+            "exec": {"command": ["sh", "-c", "test -e /ready || { echo too soon; exit 1; }"]},
+            **probe,
+        },
+        livenessProbe={"exec": {"command": ["sh", "-c", "! test -e /ill"]}, **probe},
+    )
+    run(cribd, tmp_path, "run", "--restart", path)
+
+    box = await running(cri)
+    sandbox = (await the_pod(cri)).pod_sandbox_id  # the daemon remembers those of other tests, too
+
+    async def told(action: str) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = []
+
+        async def there() -> bool:
+            text = run(cribd, tmp_path, "events", "--pod", "web", "--since", "10m", "-o", "json")
+            every = [json.loads(line) for line in text.splitlines()]
+            found[:] = [one for one in every if (one["action"], one["podSandboxId"]) == (action, sandbox)]
+            return bool(found)
+
+        await until(there)
+        return found
+
+    (late,) = await told("unhealthy")
+    assert late["message"] == "readiness probe failed: too soon"
+    assert (late["pod"], late["name"]) == ("default/web", "app")
+    assert "readiness probe failed: too soon" in run(cribd, tmp_path, "kept")
+    await cri.execute(box, "touch", "/ready")
+    assert [one["message"] for one in await told("healthy")] == ["its readiness probe succeeds again"]
+    await cri.execute(box, "touch", "/ill")
+    (again,) = await told("restarted")
+    assert again["message"] == "liveness probe failed: exit code 1; restart 1, by crib's supervisor"
+    assert (await told("unhealthy"))[1]["message"] == "liveness probe failed: exit code 1"
+    run(cribd, tmp_path, "down", "web")
+
+
 async def test_pods_of_a_kubelet_are_never_touched_and_need_no_keeper(
     cribd: Cribd, cri: Cri, tmp_path: Path
 ) -> None:

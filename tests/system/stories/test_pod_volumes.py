@@ -300,6 +300,41 @@ async def test_a_claim_begins_as_a_snapshot_or_as_another_volume(client: Client)
     assert names == ["monday"]
 
 
+async def test_a_volume_is_made_of_another_one_while_a_pod_uses_that(
+    cribd: Cribd, client: Client, tmp_path: Path
+) -> None:
+    await volumes.create(
+        client.connection,
+        "old",
+        VolumeSpec(
+            kind="local", parameters={"mode": "0750"}, access_modes=["ReadWriteMany"], labels={"a": "b"}
+        ),
+    )
+    await client.run_manifest(pod("old", claimed("old")))
+    await said(client, "old", "sh", "-c", "echo first > /data/file")
+    await volumes.snapshot(client.connection, "old", "new-clone")  # as an attempt that was cut off leaves it
+    await said(client, "old", "sh", "-c", "echo second > /data/file")
+    made = crib(cribd, tmp_path / "pods", "volume", "create", "new", "--from", "old", "-l", "of=old")
+    assert (made.returncode, made.stdout) == (0, "default/new\n"), made.stderr
+    spec = (await volumes.inspect(client.connection, "new")).volume.spec
+    assert (spec.kind, dict(spec.parameters), list(spec.access_modes)) == (
+        "local",
+        {"mode": "0750"},
+        ["ReadWriteMany"],
+    )
+    assert dict(spec.labels) == {"of": "old"}
+    await client.run_manifest(pod("new", claimed("new")))
+    assert await said(client, "new", "cat", "/data/file") == "second\n"
+    assert not [one async for one in volumes.list_snapshots(client.connection)]
+    again = crib(cribd, tmp_path / "pods", "volume", "create", "new", "--from", "old")
+    assert (again.returncode, again.stderr) == (1, "crib: volume default/new is there already\n")
+    other = crib(cribd, tmp_path / "pods", "volume", "create", "other", "--from", "old", "--kind", "tmpfs")
+    assert "kind tmpfs has no snapshots" in other.stderr
+    assert not [one async for one in volumes.list_snapshots(client.connection)]
+    none = crib(cribd, tmp_path / "pods", "volume", "create", "other", "--from", "nothing")
+    assert (none.returncode, none.stderr) == (1, "crib: there is no volume 'nothing'\n")
+
+
 async def test_the_commands_show_what_is_behind_a_mount(cribd: Cribd, client: Client, tmp_path: Path) -> None:
     pods = tmp_path / "pods"
     path = tmp_path / "web.yaml"

@@ -21,7 +21,7 @@ from crib.client.pods import Pod
 from crib.ocispec.unit_properties import OOM_POLICY
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import BuiltImage, Entry, busybox_image
-from tests.system.labs.daemon import IMAGE, Cri, Cribd, running_cribd, until
+from tests.system.labs.daemon import IMAGE, Cri, Cribd, running_cribd, shim_table, until
 
 pytestmark = [
     pytest.mark.root,
@@ -36,8 +36,13 @@ MIB = 1 << 20
 ENOUGH_TO_START = 32 * MIB
 """For runc, whose first process is Go before it is the container's."""
 ANNOTATIONS = 'annotations = ["io.crib.*"]\n'
-SETTINGS = f"pids_limit = 200\n[handlers.crun]\n{ANNOTATIONS}[handlers.runc]\n{ANNOTATIONS}"
-HANDLERS = ["crun", "runc"]
+HAS_SHIM = shutil.which("containerd-shim-runc-v2") is not None
+SETTINGS = (
+    f"pids_limit = 200\n[handlers.crun]\n{ANNOTATIONS}[handlers.runc]\n{ANNOTATIONS}"
+    f"{shim_table() if HAS_SHIM else ''}"
+)
+WITH_MONITORS = ["crun", "runc"]
+HANDLERS = [*WITH_MONITORS, pytest.param("shim", marks=pytest.mark.skipif(not HAS_SHIM, reason="no shim"))]
 INIT_IMAGE = "docker.io/library/init:test"
 UNITS = {
     "default.target": "[Unit]\nRequires=hello.service\n",
@@ -214,7 +219,7 @@ async def test_a_container_without_memory_is_told_as_such_each_time(cri: Cri, ha
     assert (await cri.status(neighbour)).reason == "Error"
 
 
-@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("handler", WITH_MONITORS)
 async def test_who_ran_out_of_memory_is_reported_across_a_restart_and_nobody_else_is(
     handler: str, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -186,7 +187,7 @@ async def test_a_node_without_a_daemon_is_checked_and_wiped(mortal: Cribd, tmp_p
     assert {one["subject"] for one in areas if one["area"] == "volumes"} >= {"default/memory"}
     done = cribd.run("--wipe", "pods")
     assert done.returncode == 0, done.stderr
-    with sqlite3.connect(cribd.boot_records) as connection:
+    with contextlib.closing(sqlite3.connect(cribd.boot_records)) as connection:
         assert connection.execute("SELECT count(*) FROM volumes").fetchone() == (3,)
     done = cribd.run("--wipe", "volumes")
     assert done.returncode == 0, done.stderr

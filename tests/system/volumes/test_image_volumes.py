@@ -29,6 +29,21 @@ async def images(private_root: Path) -> AsyncIterator[ImageLab]:
         yield lab
 
 
+async def test_files_have_the_label_that_every_container_may_read(
+    images: ImageLab, private_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is SELinux, it is asked for in the mount: read-only files get no label later."""
+    lab, record = await opened(images, private_root, "one")
+    kind = ImageVolumes(images.paths, images.store.mounts, label="system_u:object_r:container_file_t:s0")
+    asked: list[object] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(mounts, "perform", asked.append)
+        await kind.stage(record)
+    found = [one.context for one in asked if isinstance(one, mounts.Overlay)]
+    assert found == ["system_u:object_r:container_file_t:s0"]
+    await lab.kind.unstage(record)
+
+
 async def opened(images: ImageLab, place: Path, *contents: str) -> tuple[VolumeLab, VolumeRecord]:
     """A volume of an image with one layer for each content of its file."""
     layers = tuple(BuiltLayer(layer_tar([Entry("file", text.encode())])) for text in contents)

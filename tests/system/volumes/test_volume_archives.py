@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,23 @@ import pytest
 from crib.backends.volumes.archives import VolumeArchiver
 from crib.host.loop_devices import attach_loop, detach_loop
 from crib.model.errors import AlreadyExists, Exhausted, InvalidRequest
+from crib.model.volumes import AccessMode, VolumeDescription
+from crib.wire import volume_archive
+from crib.wire.tar_writer import comment_header
 from tests.disks import mounted_disk
 
 pytestmark = pytest.mark.root
 
 ARCHIVER = VolumeArchiver("/")
+ABOUT = VolumeDescription(
+    "shop/data",
+    "local",
+    "fast",
+    capacity=1 << 30,
+    access_modes=(AccessMode.READ_WRITE_MANY,),
+    labels={"app": "shop", "ü": "\n=x"},
+    parameters={"mode": "0750"},
+)
 
 
 def tree(place: Path) -> Path:
@@ -81,7 +94,7 @@ def described(top: Path) -> dict[str, object]:
 @pytest.mark.parametrize("name", ["volume.tar", "volume.tar.zst"])
 async def test_what_is_exported_is_imported_as_it_was(tmp_path: Path, name: str) -> None:
     top, archive, again = tree(tmp_path), tmp_path / name, tmp_path / "again"
-    size = await ARCHIVER.write(str(top), str(archive))
+    size = await ARCHIVER.write(str(top), str(archive), ABOUT)
     assert size == archive.stat().st_size
     assert size < 1 << 20
     assert stat.S_IMODE(archive.stat().st_mode) == 0o600
@@ -93,16 +106,84 @@ async def test_what_is_exported_is_imported_as_it_was(tmp_path: Path, name: str)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["again", name, "volume"])
 
 
+@pytest.mark.parametrize("name", ["volume.tar", "volume.tar.zst"])
+async def test_an_archive_says_of_which_volume_it_is_and_tar_says_nothing_of_that(
+    tmp_path: Path, name: str
+) -> None:
+    top, archive = tree(tmp_path), tmp_path / name
+    await ARCHIVER.write(str(top), str(archive), ABOUT)
+    assert await ARCHIVER.describe(str(archive)) == ABOUT
+    assert await ARCHIVER.describe(str(top)) is None
+    if name.endswith(".tar"):
+        listed = _run("tar", "-tf", str(archive))
+        assert listed.stderr == ""
+        assert listed.stdout.splitlines()[0] == "."
+
+
+@pytest.mark.parametrize("compress", [False, True])
+async def test_an_archive_of_somebody_else_says_nothing(tmp_path: Path, compress: bool) -> None:
+    path = tmp_path / "a.tar"
+    data = io.BytesIO()
+    with tarfile.open(
+        fileobj=data, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "hi"}
+    ) as tar:
+        tar.addfile(tarfile.TarInfo("x"))
+    for content in (data.getvalue(), b"x" * 5000, b"", b"g" * 512, data.getvalue()[:600]):
+        path.write_bytes(gzip.compress(content) if compress else content)
+        assert await ARCHIVER.describe(str(path)) is None
+
+
+LONG = "x" * (volume_archive.MAX_DESCRIPTION + 1)
+MANY = ", ".join(f'"k{number}": ""' for number in range(300))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "malformed"),
+        ("[]", "malformed"),
+        ('{"capacity": "much"}', "malformed"),
+        ('{"capacity": -1}', "a capacity of -1"),
+        ('{"capacity": 99999999999999999999}', "malformed|a capacity of"),
+        ('{"labels": {"": "x"}}', "an empty key in labels"),
+        ('{"labels": {"a": 1}}', "malformed"),
+        (f'{{"labels": {{"a": "{LONG[:5000]}"}}}}', "a text of more than 4096 characters"),
+        ('{"name": "a\\u0000b"}', "or a NUL"),
+        (f'{{"parameters": {{{MANY}}}}}', "more than 256 parameters"),
+        ('{"access_modes": ["ReadWriteTwice"]}', "the access mode 'ReadWriteTwice', and there is"),
+        (f'{{"name": "{LONG}"}}', "over 65536 bytes"),
+    ],
+    ids=map(str, range(12)),
+)
+async def test_a_description_that_cannot_be_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(comment_header(volume_archive.PREFIX + text.encode()) + bytes(1024))
+    with pytest.raises(InvalidRequest, match=problem) as refused:
+        await ARCHIVER.describe(str(path))
+    assert refused.value.field == "path"
+    assert len(str(refused.value)) < 500
+
+
+async def test_a_description_that_would_be_too_long_is_written_without_labels_and_parameters(
+    tmp_path: Path,
+) -> None:
+    top, archive = tmp_path / "volume", tmp_path / "a.tar"
+    top.mkdir()
+    labels = {f"k{number}": "x" * 4000 for number in range(20)}
+    await ARCHIVER.write(str(top), str(archive), replace(ABOUT, labels=labels))
+    assert await ARCHIVER.describe(str(archive)) == replace(ABOUT, labels={}, parameters={})
+
+
 async def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
     top = tree(tmp_path)
     for name in ("a.tar", "b.tar"):
-        await ARCHIVER.write(str(top), str(tmp_path / name))
+        await ARCHIVER.write(str(top), str(tmp_path / name), ABOUT)
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
 
 
 async def test_tar_unpacks_what_is_exported_and_its_archives_are_imported(tmp_path: Path) -> None:
     top, archive, theirs, ours = tree(tmp_path), tmp_path / "a.tar", tmp_path / "theirs", tmp_path / "ours"
-    await ARCHIVER.write(str(top), str(archive))
+    await ARCHIVER.write(str(top), str(archive), ABOUT)
     theirs.mkdir()
     options = ("--xattrs", "--xattrs-include=*", "-p", "--numeric-owner")
     _run("tar", "-C", str(theirs), *options, "-xf", str(archive))
@@ -118,9 +199,10 @@ async def test_tar_unpacks_what_is_exported_and_its_archives_are_imported(tmp_pa
         _run("rm", "-r", str(ours))
 
 
-def _run(*command: str) -> None:
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return done
 
 
 async def test_sockets_and_devices_stay_behind(tmp_path: Path) -> None:
@@ -130,7 +212,7 @@ async def test_sockets_and_devices_stay_behind(tmp_path: Path) -> None:
     os.mknod(top / "disk", stat.S_IFBLK | 0o600, os.makedev(7, 0))
     os.mknod(top / "socket", stat.S_IFSOCK | 0o600)
     (top / "file").touch()
-    await ARCHIVER.write(str(top), str(tmp_path / "a.tar"))
+    await ARCHIVER.write(str(top), str(tmp_path / "a.tar"), ABOUT)
     await ARCHIVER.read(str(tmp_path / "a.tar"), str(again))
     assert [path.name for path in again.iterdir()] == ["file"]
 
@@ -215,7 +297,7 @@ async def test_a_full_disk_is_told(private_root: Path) -> None:
         (private_root / "volume").mkdir()
         (private_root / "volume" / "a").write_bytes(os.urandom(8 << 20))
         with pytest.raises(Exhausted):
-            await ARCHIVER.write(str(private_root / "volume"), str(disk / "a.tar"))
+            await ARCHIVER.write(str(private_root / "volume"), str(disk / "a.tar"), ABOUT)
         assert not list(disk.glob("a.tar*"))
 
 
@@ -242,10 +324,10 @@ async def test_an_archive_never_replaces_a_file(tmp_path: Path) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "a.tar").write_text("mine")
     with pytest.raises(AlreadyExists, match="exists") as caught:
-        await ARCHIVER.write(str(tmp_path / "volume"), str(tmp_path / "a.tar"))
+        await ARCHIVER.write(str(tmp_path / "volume"), str(tmp_path / "a.tar"), ABOUT)
     assert caught.value.field == "path"
     with pytest.raises(InvalidRequest, match="not the absolute path"):
-        await ARCHIVER.write(str(tmp_path / "volume"), "a.tar")
+        await ARCHIVER.write(str(tmp_path / "volume"), "a.tar", ABOUT)
     assert (tmp_path / "a.tar").read_text() == "mine"
 
 
@@ -268,7 +350,7 @@ async def test_a_raw_device_is_a_plain_image(private_root: Path) -> None:
     devices = [attach_loop(str(path)).path for path in paths]
     image = private_root / "image"
     try:
-        assert await ARCHIVER.write(devices[0], str(image)) == 8 << 20
+        assert await ARCHIVER.write(devices[0], str(image), ABOUT) == 8 << 20
         assert image.stat().st_blocks * 512 < 2 << 20
         assert await ARCHIVER.read(str(image), devices[1]) == 8 << 20
         with pytest.raises(InvalidRequest, match="the device 1048576"):

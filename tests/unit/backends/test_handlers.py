@@ -52,7 +52,7 @@ def node(default: str, **kinds: str) -> Settings:
 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    monkeypatch.setitem(handlers.KINDS, "vm", Kind())
+    monkeypatch.setitem(handlers.KINDS, "hyper", Kind())
     return Paths(f"{tmp_path}/data", f"{tmp_path}/state")
 
 
@@ -64,10 +64,10 @@ async def opened(settings: Settings, paths: Paths, *, to_run: bool = True) -> di
 async def test_each_handler_is_opened_by_its_kind_and_the_default_one_looks_after_others(
     paths: Paths,
 ) -> None:
-    found = await opened(node("one", one="vm", two="vm"), paths)
+    found = await opened(node("one", one="hyper", two="hyper"), paths)
     assert {name: handler.opening.options.kind for name, handler in found.items()} == {
-        "one": "vm",
-        "two": "vm",
+        "one": "hyper",
+        "two": "hyper",
     }
     assert found["one"].opening.others == frozenset({"two"})
     assert found["two"].opening.others is None
@@ -76,26 +76,27 @@ async def test_each_handler_is_opened_by_its_kind_and_the_default_one_looks_afte
 async def test_a_handler_that_cannot_be_opened_is_closed_and_an_error_only_where_pods_need_it(
     paths: Paths,
 ) -> None:
-    found = await opened(node("good", good="vm", bad="vm"), paths)
+    found = await opened(node("good", good="hyper", bad="hyper"), paths)
     assert {name: handler.problem for name, handler in found.items()} == {
         "good": "",
         "bad": "no such machine",
     }
     with pytest.raises(Broken, match="no such machine"):
-        await opened(node("bad", bad="vm"), paths)
-    assert (await opened(node("bad", bad="vm"), paths, to_run=False))["bad"].problem == "no such machine"
+        await opened(node("bad", bad="hyper"), paths)
+    assert (await opened(node("bad", bad="hyper"), paths, to_run=False))["bad"].problem == "no such machine"
 
 
 @pytest.mark.usefixtures("paths")
 def test_a_kind_that_there_is_not_is_refused_with_those_that_there_are() -> None:
-    check_kinds(node("crun", crun="oci", slow="vm"))
-    text = r"handlers\.fast\.kind is 'microvm', and no distribution .* \(there is: 'oci', 'shim', 'vm'\)"
+    check_kinds(node("crun", crun="oci", slow="hyper"))
+    kinds = r"\(there is: 'docker', 'hyper', 'oci', 'shim', 'vm'\)"
+    text = rf"handlers\.fast\.kind is 'microvm', .* {kinds}"
     with pytest.raises(Broken, match=text):
         check_kinds(node("crun", crun="oci", fast="microvm"))
 
 
 async def test_a_wipe_has_each_handler_closed(paths: Paths) -> None:
-    found = closed_handlers(node("one", one="vm", bad="vm"), paths, HOST, NO_LAYERS)
+    found = closed_handlers(node("one", one="hyper", bad="hyper"), paths, HOST, NO_LAYERS)
     assert {cast(Opened, handler).problem for handler in found.values()} == {"it only removes"}
 
 
@@ -120,12 +121,12 @@ async def test_a_handler_of_shims_that_was_taken_out_is_opened_by_its_note(paths
     write_handler_note(paths, "gone", noted)
     write_handler_note(paths, "one", noted)
     Path(f"{paths.shims}/torn.json").write_text("{")
-    found = await open_handlers(node("one", one="vm"), paths, HOST, NO_LAYERS)
+    found = await open_handlers(node("one", one="hyper"), paths, HOST, NO_LAYERS)
     one, gone = cast(Opened, found[HandlerName("one")]), found[HandlerName("gone")]
     try:
         assert set(found) == {"one", "gone"}
         assert one.opening.others == frozenset({"gone"})
-        assert one.opening.options.kind == "vm", "what is configured counts"
+        assert one.opening.options.kind == "hyper", "what is configured counts"
         assert gone.facts.retired
         assert (gone.facts.own_kernel, gone.facts.sandbox_container) == (True, False)
         assert gone.facts.program == "/opt/kata/containerd-shim-kata-v2"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from contextlib import nullcontext
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from crib.model.sandbox import PodMetadata, PortMapping, Protocol
 from crib.model.settings import HandlerSettings, NetworkSettings
 from crib.ports.networks import PodNetwork
 from crib.wire import cni
+from tests.fakes.stages import NoStages
 
 POD = SandboxId("ab" * 32)
 
@@ -47,7 +47,7 @@ async def test_a_pod_without_a_network_is_told_which_directory_was_looked_in(tmp
     network = open_network(settings, Host(paths, connection, handlers))
     for conf_dir, looked_in in (("", "net.d"), (str(tmp_path / "kata.d"), "kata.d")):
         with pytest.raises(Unavailable, match=f"{POD}: cannot read {tmp_path / looked_in}"):
-            await network.attach(pod(conf_dir=conf_dir), lambda _name, _detail: nullcontext())
+            await network.attach(pod(conf_dir=conf_dir), NoStages())
     readiness = await network.readiness()
     connection.close()
     assert not readiness.ready

@@ -89,8 +89,8 @@ def test_every_command_has_a_help_of_whole_sentences(
         (["exec"], "Missing argument 'POD|CONTAINER'. (see crib exec --help)"),
         (
             ["inspect", "x", "-o", "table"],
-            "Invalid value for '--output' / '-o': 'table' is not one of yaml, json, jsonpath=TEMPLATE "
-            "(see crib inspect --help)",
+            "Invalid value for '--output' / '-o': 'table' is not one of yaml, json, jsonpath=TEMPLATE, "
+            "go-template=TEMPLATE (see crib inspect --help)",
         ),
         (["image"], "Missing command. (see crib image --help)"),
         (["bench", "-n", "3", "pull", "x"], "put the options of crib bench pull after pull"),

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from typer.core import TyperGroup
-from typer.main import get_command
 
 from crib.cli import app, command_help, panels
 from crib.cli.command_help import CribCommand, CribGroup
+from tests.unit.cli.every_command import EVERY, ROOT
 
 TAKE_AWAY = {"stop", "kill", "rm", "rmi", "rmp", "wipe", "abandon", "prune", "down", "restart", "stopp"}
 """What nobody should be led to by a slip of the finger."""
-ROOT: Any = get_command(app.app)
-
-
-def commands(group: Any = ROOT, path: str = "crib") -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
-        yield f"{path} {name}", command
-        if isinstance(command, TyperGroup):
-            yield from commands(command, f"{path} {name}")
-
-
-EVERY = dict(commands())
 
 
 def helped(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -100,6 +86,10 @@ def test_help_alone_is_the_whole_list(capsys: pytest.CaptureFixture[str]) -> Non
         ("topp", ["top"]),
         ("describe", ["inspect"]),
         ("get", ["pods", "ps", "images"]),
+        ("login", ["pull"]),
+        ("destroy", []),
+        ("delete", []),
+        ("rename", []),
         ("sto", ["stop", "stopp", "top"]),
         ("stpo", ["setup"]),
         ("wip", ["wipe"]),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from crib.cli import events
+from crib.cli.forms import Format
 from crib.cli.history_options import EventsOptions, EventSort
 from crib.cli.session import CliSession, CommandError
 from crib.client import Connection, pods
@@ -71,7 +72,7 @@ async def test_another_runtimes_events_are_shown_as_they_come_and_chosen_here(
     session: CliSession, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     showing = asyncio.ensure_future(
-        events.events(session, EventsOptions(follow=True, json=True, kinds=[EventSort.CONTAINER]))
+        events.events(session, EventsOptions(follow=True, output=Format.JSON, kinds=[EventSort.CONTAINER]))
     )
     async with asyncio.timeout(60), Connection(session.endpoint) as runtime:
         while not world.subscribers:  # noqa: ASYNC110  # the fake gives no notice

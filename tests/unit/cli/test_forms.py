@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from crib.cli import forms
 from crib.cli.forms import Format
 from crib.cli.jsonpath import JsonPath, JsonPathError
 from crib.cli.output import Listing, document
+from crib.cli.session import ending
 from crib.cli.tables import TableColumn
 
 PODS: list[dict[str, Any]] = [
@@ -78,6 +80,7 @@ def listing() -> Listing:
         ("wide", "NAME   ATTEMPT\nweb    0\ndb     1\n"),
         ("name", "default/web\ndefault/db\n"),
         ("jsonpath={[*].size}", "5 15"),
+        ('go-template={{range .items}}{{.metadata.name}} {{.size}}{{"\\n"}}{{end}}', "web 5\ndb 15\n"),
         ("custom-columns=POD:.metadata.name,LIST:list[*],L:{.labels}",
          'POD   LIST     L\nweb   1,2,3    <none>\ndb    <none>   {"a.b/c": "x"}\n'),
     ],
@@ -99,6 +102,19 @@ def test_a_templates_values_have_no_control_characters(capsys: pytest.CaptureFix
     assert capsys.readouterr().out == "x?[31m\n"
 
 
+def test_a_go_template_may_be_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "names"
+    path.write_text("{{range .}}{{.metadata.name}};{{end}}")
+    document(PODS, forms.parse(f"go-template-file={path}", forms._LIST))
+    assert capsys.readouterr().out == "web;db;"
+
+
+def test_a_go_template_that_does_not_fit_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    form = forms.parse("go-template={{.size.x}}", forms._REPORT)
+    assert ending(lambda: document({"size": "5"}, form)) == 1
+    assert capsys.readouterr().err == "crib: line 1: .size.x of a text (within a range use $.x)\n"
+
+
 @pytest.mark.parametrize(
     ("form", "offered", "problem"),
     [
@@ -106,11 +122,12 @@ def test_a_templates_values_have_no_control_characters(capsys: pytest.CaptureFix
         ("table", forms._DOCUMENT, "'table' is not one of yaml, json, jsonpath=TEMPLATE"),
         ("jsonpath=", forms._DOCUMENT, "'jsonpath=' is not one of yaml, json, jsonpath=TEMPLATE"),
         (
-            "go-template={{.id}}",
-            forms._LIST,
-            "custom-columns=TITLE:PATH,...: there are no Go templates here, but jsonpath and custom-columns",
+            "go-template",
+            forms._DOCUMENT,
+            "'go-template' is not one of yaml, json, jsonpath=TEMPLATE, go-template=",
         ),
-        ("go-template", forms._DOCUMENT, "jsonpath=TEMPLATE: there are no Go templates here, but jsonpath"),
+        ("go-template={{.id}", forms._LIST, "go-template: line 1: an action without its }}"),
+        ("go-template-file=/nowhere", forms._LIST, "go-template-file: /nowhere: No such file or directory"),
         ("jsonpath={", forms._LIST, "jsonpath: '{' has no closing brace"),
         ("custom-columns=A", forms._LIST, "custom-columns: 'A' is not TITLE:PATH"),
         (

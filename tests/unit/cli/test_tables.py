@@ -16,7 +16,7 @@ COLUMNS = (
     TableColumn("POD"),
     TableColumn("NAME"),
     TableColumn("HANDLER", rank=2),
-    TableColumn("IMAGE", Shortening.IMAGE, rank=1),
+    TableColumn("IMAGE", Shortening.PATH, rank=1),
 )
 ROW = ("0123456789ab", "kube-system/a-rather-long-name-of-a-pod-7d9c5-x2x4z", "server", "crun", IMAGE)
 
@@ -59,10 +59,12 @@ def test_columns_are_left_out_by_their_rank_and_only_where_cutting_is_not_enough
         ("a/b@sha256:" + "0123456789abcdef" * 4, 20, "a/b@0123456789ab"),
         ("sha256:" + "0" * 64, 9, "sha2…0000"),
         ("docker.io/library/nginx:1.27", 26, "docker.io/…/nginx:1.27"),
+        ("production/web-7d9c5", 12, "…/web-7d9c5"),
+        ("production/web-7d9c5", 8, "web…d9c5"),
     ],
 )
-def test_an_image_loses_its_middle(name: str, width: int, cut: str) -> None:
-    assert tables.fitted(name, width, Shortening.IMAGE) == cut
+def test_a_name_with_slashes_loses_its_middle_or_its_beginning(name: str, width: int, cut: str) -> None:
+    assert tables.fitted(name, width, Shortening.PATH) == cut
     assert tables.width_of(cut) <= width
 
 

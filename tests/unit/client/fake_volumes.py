@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -39,6 +39,8 @@ class VolumeWorld(World):
     """Whether the maker of volumes gives their files to the pod's group."""
     stuck: str = ""
     """Why no volume can be taken from a pod."""
+    taking: Callable[[], object] = lambda: None
+    """Is called when a pod's volumes are to be taken from it."""
 
     def add_volume(self, label: str, **spec: Any) -> node.Volume:
         """One that is there already."""
@@ -139,6 +141,7 @@ class FakeVolumeNode(FakeNode):
 
     async def UnpublishVolumes(self, request: Any, context: Any) -> node.UnpublishVolumesResponse:
         self.world.calls.append("UnpublishVolumes")
+        self.world.taking()
         if self.world.stuck:
             await context.abort(grpc.StatusCode.UNAVAILABLE, self.world.stuck)
         removed = []

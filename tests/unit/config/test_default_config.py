@@ -12,14 +12,14 @@ import pytest
 
 from crib.config import parse
 from crib.config.defaults import default_config, explanations
-from crib.model import image_settings, nri_settings, settings
+from crib.model import image_settings, nri_settings, settings, vm_settings
 from crib.model.keys import fields_of, keys_of, unwrapped
-from crib.model.settings import Settings
+from crib.model.settings import ContainerDefaults, Settings
 from tests.unit.config.texts import uncommented
 
 TABLES = [
     kind
-    for module in (settings, image_settings, nri_settings)
+    for module in (settings, image_settings, nri_settings, vm_settings)
     for kind in vars(module).values()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
 ]
@@ -31,7 +31,9 @@ def dotted(kind: Any, above: str = "") -> set[str]:
     for name, hint in keys_of(kind).items():
         bare, _ = unwrapped(hint)
         if bare == unwrapped(keys_of(Settings)["handlers"])[0]:
-            found |= {f"handlers.crun.{key}" for key in keys_of(get_args(bare)[1])}
+            found |= dotted(get_args(bare)[1], "handlers.crun.")
+        elif bare is ContainerDefaults and above.startswith("handlers."):
+            found.add(above + name)  # it overrides the node's, whose keys are explained
         elif dataclasses.is_dataclass(bare):
             found |= dotted(bare, f"{above}{name}.")
         else:

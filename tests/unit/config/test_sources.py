@@ -12,7 +12,8 @@ from crib.config.document import Document
 from crib.config.renamed import Renamed
 from crib.config.variables import variables
 from crib.config.views import checked, differences, path_is_live, shown, values
-from crib.model.keys import followed
+from crib.model.docker_settings import DockerSettings
+from crib.model.keys import fields_of, followed
 from crib.model.settings import HandlerSettings, Settings
 
 
@@ -211,6 +212,7 @@ def test_of_other_settings_a_reload_takes_exactly_what_is_live() -> None:
         *("handlers.runc.cni_conf_dir", "handlers.runc.privileged_without_host_devices"),
         *("handlers.runc.sandbox_container", "handlers.runc.containers.seccomp_profile"),
         *("handlers.runc.runtime", "handlers.runc.sandbox_service"),
+        *(f"handlers.runc.docker.{name}" for name in fields_of(DockerSettings)),
     }
     assert held.handlers["crun"] == HandlerSettings(annotations=("a",), containers=held.containers)
     assert followed(new, old).handlers.keys() == {"crun"}

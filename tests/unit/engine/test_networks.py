@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -352,6 +353,27 @@ async def test_bridge_and_rules_are_looked_after_without_a_kubelet_whatever_a_lo
     await until(lambda: world.networks.failpoints.count("readiness") >= 3)
     await world.close()
     assert f"{BRIDGE} could not be looked at" in caplog.text
+
+
+async def test_what_status_has_looked_at_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    now = 100.0
+
+    def monotonic() -> float:
+        asked.append(now)
+        return now
+
+    monkeypatch.setattr("crib.engine.networks.LOOK_AFTER_SECONDS", 0.001)
+    monkeypatch.setattr("crib.engine.networks.time", SimpleNamespace(monotonic=monotonic))
+    world = World(SETTINGS)
+    world.networks.shared = BRIDGE
+    await world.node.status()
+    await world.start()
+    await until(lambda: len(asked) > 5)
+    assert world.networks.failpoints.count("readiness") == 1
+    now = 200.0
+    await until(lambda: world.networks.failpoints.count("readiness") > 1)
+    await world.close()
 
 
 async def test_plugins_are_not_asked_for_their_status_without_need(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,3 +260,14 @@ def test_a_pull_and_a_grace_may_take_longer(daemons: Daemons, monkeypatch: pytes
         monkeypatch.setattr(time, "monotonic_ns", lambda: later)
         timelines._watch()
         assert not daemons.notices.warnings
+
+
+def test_stages_that_others_have_timed_are_parts_of_the_one_that_asks(timelines: Timelines) -> None:
+    told = [Stage("qemu", "pod", 7, 2, "ok"), Stage("kernel", "pod", 8, 1, "ok", parent=1)]
+    stage = timelines.of(pod(1))
+    with stage("RunPodSandbox"), stage("sandbox"):
+        stage.adopt(told)
+    stage.adopt(told[:1])
+    assert [(one.name, one.parent) for one in stages(timelines)] == [
+        *(("RunPodSandbox", 0), ("sandbox", 1), ("qemu", 2), ("kernel", 3), ("qemu", 0)),
+    ]

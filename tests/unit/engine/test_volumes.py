@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from crib.engine.volumes import publishing
 from crib.engine.volumes.verbs import VolumeFilter
 from crib.model.errors import (
     AlreadyExists,
     Broken,
     CribError,
+    Exhausted,
     InvalidRequest,
     NotFound,
     Unavailable,
@@ -26,6 +28,7 @@ from crib.model.volumes import (
     Reclaim,
     StageState,
     UseState,
+    VolumeDescription,
     VolumeName,
     VolumeRecord,
     VolumeSpec,
@@ -615,6 +618,85 @@ async def test_each_step_is_counted_by_kind(world: World) -> None:
 
 def test_a_spec_says_the_usual_by_default() -> None:
     assert VolumeSpec("local").access_modes == (AccessMode.READ_WRITE_ONCE,)
+
+
+async def test_what_an_archive_says_holds_where_nothing_else_is_asked_for(world: World) -> None:
+    world.volumes.archives.descriptions["/archive"] = VolumeDescription(
+        "shop/data",
+        "csi",
+        "of-another-node",
+        "csi.example",
+        capacity=5000,
+        access_modes=(AccessMode.READ_WRITE_MANY,),
+        labels={"app": "shop", "tier": "db"},
+        parameters={"pool": "theirs"},
+    )
+    asked = replace(order(labels={"app": "mine"}), says_modes=False)
+    made, _ = await world.node.volumes.load(asked, "/archive")
+    spec = made.record.spec
+    assert (spec.kind, spec.driver, dict(spec.parameters)) == ("local", "", {}), (
+        "an archive chooses no driver"
+    )
+    assert (spec.capacity, spec.access_modes) == (5000, (AccessMode.READ_WRITE_MANY,))
+    assert dict(spec.labels) == {"app": "mine", "tier": "db"}
+    said = "as the archive of shop/data says: capacity 5000; access modes ReadWriteMany; labels tier"
+    assert said in made.warnings
+    own, _ = await world.node.volumes.load(order("own", capacity=7000, labels={"tier": "x"}), "/archive")
+    assert (own.record.spec.capacity, own.record.spec.access_modes) == (
+        7000,
+        (AccessMode.READ_WRITE_ONCE,),
+    )
+    assert not [text for text in own.warnings if "tier" in text or "capacity" in text]
+
+
+async def test_an_archive_whose_description_cannot_be_makes_no_volume(world: World) -> None:
+    world.volumes.archives.failpoints.set("describe=1*error(nonsense)")
+    with pytest.raises(Broken, match="nonsense"):
+        await world.node.volumes.load(order(), "/archive")
+    assert not list(world.node.volumes.list())
+
+
+async def test_what_is_exported_is_described_without_secrets(world: World) -> None:
+    secret = {"token": "/etc/token"}
+    await world.node.volumes.create(order(capacity=4000, labels={"a": "b"}, secrets=secret))
+    await world.node.volumes.export("data", "/archive")
+    said = world.volumes.archives.descriptions["/archive"]
+    assert (said.name, said.kind, said.labels) == ("default/data", "local", {"a": "b"})
+    assert "token" not in str(said)
+
+
+@pytest.mark.parametrize(
+    ("gives", "group", "told"), [(True, 7, True), (True, None, False), (False, 7, False)]
+)
+async def test_files_have_the_pods_group_only_where_the_kind_gives_them_and_the_pod_has_one(
+    world: World, gives: bool, group: int | None, told: bool
+) -> None:
+    world.volumes.kind.can = KindFacts(gives_group=gives)
+    async with bounded():
+        (one,) = await world.node.volumes.publish(replace(pod(), fs_group=group), [wanted()])
+    assert one.has_group is told
+
+
+async def test_a_volume_has_so_many_uses_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "MAX_USES", 2)
+    for name in ("a", "b", "a"):
+        await published(world, name)
+    with pytest.raises(Exhausted, match="volume default/data has 2 uses, which is the limit"):
+        await published(world, "c")
+    assert len(next(world.node.volumes.list()).uses) == 2
+
+
+async def test_a_publish_that_fails_takes_nothing_from_a_pod_that_has_the_volume_already(
+    world: World,
+) -> None:
+    await published(world)
+    world.volumes.kind.failpoints.set("publish=1*error(torn)")
+    with pytest.raises(Broken, match="torn"):
+        await published(world)
+    (row,) = world.node.volumes.list()
+    assert [use.pod.name for use in row.uses] == ["web"]
+    (again,) = await published(world)
+    assert not again.is_new
 
 
 async def test_pods_come_and_go_while_a_volume_is_exported(world: World) -> None:

@@ -72,6 +72,15 @@ def test_a_v1_cgroup_is_made_in_every_tree_and_its_cpuset_filled(v1: Cgroups, tm
     assert not v1.exists("/a/c")
 
 
+def test_a_v1_cpuset_of_a_parent_that_is_not_ready_is_filled_from_above(v1: Cgroups, tmp_path: Path) -> None:
+    for part in ("a", "a/b"):
+        (tmp_path / "cpuset" / part).mkdir()
+        for key in ("cpuset.cpus", "cpuset.mems"):
+            (tmp_path / "cpuset" / part / key).touch()
+    v1.create("/a/b")
+    assert [v1.read(path, "cpuset.cpus") for path in ("/a", "/a/b")] == ["0-3", "0-3"]
+
+
 def test_v1_keys_are_found_by_their_controller(v1: Cgroups, tmp_path: Path) -> None:
     (tmp_path / "memory" / "a").mkdir()
     (tmp_path / "memory" / "a" / "memory.limit_in_bytes").touch()
@@ -102,15 +111,17 @@ def test_v2_parents_hand_down_each_controller(tmp_path: Path) -> None:
     assert (tmp_path / "cgroup.subtree_control").read_text().startswith("+memory")
 
 
-def test_v2_a_parent_with_processes_hands_nothing_down(tmp_path: Path) -> None:
-    for name in (".", "a", "a/b"):
+@pytest.mark.parametrize("there", [(".",), (".", "a", "a/b")], ids=["parents are made", "they are there"])
+def test_v2_a_parent_with_processes_hands_nothing_down(tmp_path: Path, there: tuple[str, ...]) -> None:
+    for name in there:
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "cgroup.controllers").write_text("cpu\n")
         (tmp_path / name / "cgroup.subtree_control").write_text("\n")
     cgroups = Cgroups(CgroupLayout("v2", {}, str(tmp_path), frozenset({"cpu"})))
     cgroups.create("/a/b/exec", among_processes=True)
-    handed = [(tmp_path / name / "cgroup.subtree_control").read_text() for name in (".", "a", "a/b")]
-    assert handed == ["+cpu", "+cpu", "\n"]
+    handed = [(tmp_path / name / "cgroup.subtree_control").read_text() for name in there]
+    assert handed == (["\n"] * 3 if "a/b" in there else ["+cpu"])
+    assert not (tmp_path / "a/b/exec/cgroup.subtree_control").exists()
     assert cgroups.below("/a/b") == ["exec"]
 
 
@@ -137,8 +148,7 @@ async def test_what_is_usual_costs_one_call_for_each_tree(
 
     monkeypatch.setattr(os, "mkdir", noted)
     v1.create("/a/b")
-    others = [f"{tmp_path}/{name}/a/b" for name in ("memory", "pids")]
-    assert [path for path in made if "cpuset" not in path] == others
+    assert sorted(made) == [f"{tmp_path}/{name}/a/b" for name in ("cpuset", "memory", "pids")]
     monkeypatch.setattr(os, "scandir", lambda _: pytest.fail("it looks below"))
     await v1.remove("/a/b")
     assert not v1.exists("/a/b")

@@ -64,3 +64,51 @@ def test_programs_that_are_started_later_see_nothing_of_it(monkeypatch: pytest.M
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     ServiceManager()
     assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & os.environ.keys()
+
+
+async def answer(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> bool:
+    """What it makes of a systemctl that is this shell script."""
+    program = directory / "systemctl"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    return await ServiceManager().shuts_down()
+
+
+@pytest.mark.usefixtures("manager")
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo stopping; exit 1", True),
+        ("echo running", False),
+        ("echo degraded; exit 1", False),
+        ("echo 'Failed to connect to bus' >&2; exit 1", False),
+    ],
+)
+async def test_a_host_shuts_down_when_systemd_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, *, expected: bool
+) -> None:
+    assert await answer(tmp_path, monkeypatch, script) is expected
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_systemd_that_does_not_answer_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "ASK_SECONDS", 0.05)
+    assert not await answer(tmp_path, monkeypatch, "exec sleep 600")
+
+
+async def test_without_a_manager_systemd_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert not await answer(tmp_path, monkeypatch, "echo stopping")
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_host_without_systemd_has_nobody_to_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not await ServiceManager().shuts_down()

@@ -232,7 +232,7 @@ async def test_the_start_time_names_a_process() -> None:
 
 _ADOPTION_SCRIPT = """
 import asyncio, os, signal, sys
-from crib.host import adoption, processes
+from crib.host import adoption, orphans, processes
 
 async def left(script, file=sys.argv[1]):
     # it waits for nothing (a shell would): as `runc exec --detach`
@@ -247,9 +247,9 @@ async def left(script, file=sys.argv[1]):
         return adoption.Adopted(int(open(file).read()))
 
 async def main():
-    processes.become_subreaper()
+    orphans.become_subreaper()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
+    loop.add_signal_handler(signal.SIGCHLD, orphans.reap_orphans)
     assert await (await left("sleep 0.1; exit 7")).wait() == 7
     assert await (await left("kill -9 $$")).wait() == -9
     many = await asyncio.gather(*(left(f"exit {n}", f"{sys.argv[1]}{n}") for n in range(30)))
@@ -287,14 +287,14 @@ def test_the_code_of_what_a_program_left_to_us_is_told(tmp_path: Path) -> None:
 
 _REAPER_SCRIPT = """
 import asyncio, os, signal, sys
-from crib.host import pidfds, processes
+from crib.host import orphans, pidfds, processes
 
 async def main():
-    processes.become_subreaper()
+    orphans.become_subreaper()
     loop = asyncio.get_running_loop()
     reaped, enough = {}, asyncio.Event()
     def on_sigchld():
-        for one in processes.reap_orphans():
+        for one in orphans.reap_orphans():
             reaped[one.pid] = one.exit_code
         if len(reaped) >= 30:
             enough.set()
@@ -304,10 +304,10 @@ async def main():
     assert [result.exit_code for result in results] == [5] * 30, results
     await asyncio.wait_for(enough.wait(), 100)
     assert set(reaped.values()) == {7}, reaped
-    assert processes.reap_orphans() == []
+    assert orphans.reap_orphans() == []
     child = processes.spawn(["true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert processes.reap_orphans() == []
+    assert orphans.reap_orphans() == []
     assert await child.wait(10) == 0
     print("all reaped")
 

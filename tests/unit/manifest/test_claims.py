@@ -107,6 +107,9 @@ def test_paths_of_volumes_are_filled_in_wherever_a_container_has_them() -> None:
     ]
     assert [part.volume for part in placed.containers[0].sub_paths] == ["/p/f"]
     assert [volume.path for volume in placed.volumes] == ["/p/d", "/p/f", "/c/pods/uid-1/volumes/e"]
+    assert [mount.selinux_relabel for mount in config.mounts] == [True, True, True]
+    fixed = late.placed(found, {"d": "/p/d", "f": "/p/f"}, labelled=["f"]).containers[0].config
+    assert [mount.selinux_relabel for mount in fixed.mounts] == [False, False, True]
     assert late.shown_paths(found) == {"d": "/<volume>/default/disk", "f": "/<volume>/default/files"}
     assert "\0" in found.containers[0].config.mounts[0].host_path, "the first plan is as it was"
 

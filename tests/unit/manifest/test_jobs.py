@@ -105,15 +105,42 @@ def test_what_is_kept_of_a_job_comes_to_the_same_job_with_what_its_pods_need() -
     assert again.pod_of(JobTurn(3)) == plan.pod_of(JobTurn(3))
 
 
-def test_a_cron_job_is_its_job_once_and_what_is_suspended_is_none() -> None:
+def test_a_cron_job_is_its_job_once() -> None:
     cron = text("backoffLimit: 2").replace("kind: Job", "kind: CronJob")
     spec = cron.index("spec:")
     inner = textwrap.indent(cron[spec:], "    ")
     found = read(f'{cron[:spec]}spec:\n  schedule: "0 3 * * *"\n  jobTemplate:\n{inner}')
     assert [(plan.name, plan.backoff_limit) for plan in found.jobs] == [("pi", 2)]
-    suspended = read(text("suspend: true"))
-    assert (suspended.jobs, suspended.pods) == ((), ())
-    assert "Job default/pi comes to no pod" in suspended.notes
+
+
+def test_a_suspended_job_begins_with_no_pod_and_is_whole_for_who_starts_it() -> None:
+    suspended = read(text("suspend: true\ncompletions: 2\nparallelism: 2"))
+    assert suspended.pods == ()
+    (plan,) = suspended.jobs
+    assert (plan.suspended, plan.first()) == (True, [])
+    assert plan.pod_of(JobTurn(1)).name == "pi-1"
+    (note,) = suspended.notes
+    assert note == "Job default/pi is suspended: crib run --restart keeps it, and then crib start begins it"
+    assert job(plan.document).uid == plan.uid
+    none = read(text("parallelism: 0"))
+    assert (none.jobs, none.pods) == ((), ())
+    assert "Job default/pi comes to no pod" in none.notes
+
+
+def test_fields_that_need_a_keeper_are_told_where_there_is_none() -> None:
+    plan = job(
+        text(
+            "completions: 2\nparallelism: 2\ncompletionMode: Indexed\nbackoffLimitPerIndex: 1\n"
+            "maxFailedIndexes: 1\nsuccessPolicy: {rules: [{succeededCount: 1}]}\n"
+            "podFailurePolicy: {rules: [{action: Ignore, onPodConditions: [{type: DisruptionTarget}]}]}"
+        )
+    )
+    assert {line.partition(":")[0].removeprefix("spec.") for line in plan.unkept} == {
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+        "successPolicy",
+        "podFailurePolicy",
+    }
 
 
 PORT = "name: app, ports: [{containerPort: 80, hostPort: 80}],"

@@ -10,6 +10,7 @@ import pytest
 
 from crib.config import parse
 from crib.model.settings import Settings
+from crib.setup import kernel
 from crib.setup.__main__ import findings, main, of_configuration
 from crib.setup.files import DROP_IN, offers
 from crib.setup.host import HostView, SetupFinding, State
@@ -235,6 +236,34 @@ async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     found = await told(host(tmp_path, {}), settings)
     assert found.keys() == {"streaming.port"}
     assert "listens on port 10000 already" in found["streaming.port"].text
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting", "state", "text"),
+    [
+        ({}, "false", "ok", "off"),
+        ({}, "true", "ok", "off; cribd puts it on when it starts"),
+        ({"/proc/sys/kernel/osrelease": "5.15.0\n"}, "true", "note", "no effect: it came with kernel 6.0"),
+        (
+            {"/sys/fs/cgroup/cgroup.controllers": None, "/sys/fs/cgroup/memory/x": ""},
+            "true",
+            "note",
+            "no effect: cgroups are not version 2",
+        ),
+        (
+            {"/proc/self/mountinfo": "1 0 0:3 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,favordynmods\n"},
+            "false",
+            "ok",
+            "on: cgroups change faster, forks and exits are a little slower",
+        ),
+    ],
+)
+async def test_favordynmods_is_told_and_where_it_has_no_effect(
+    changes: Mapping[str, str | None], setting: str, state: str, text: str, tmp_path: Path
+) -> None:
+    settings = parse(f"cgroup_favordynmods = {setting}")
+    [found] = [one for one in kernel.look(host(tmp_path, changes), settings) if one.subject == "favordynmods"]
+    assert (found.state, found.text.removeprefix("cgroup_favordynmods has ")) == (state, text)
 
 
 async def test_the_driver_systemd_needs_systemd(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 from msgspec import structs
 
+from crib.manifest.job_policies import FailureAction, JobPolicy, SuccessRule
 from crib.manifest.plan import JobPlan, JobTurn, PodPlan
 from crib.supervisor.backoff import Pauses
-from crib.supervisor.job_decide import JobNow, JobStep, JobTry, decide_job
+from crib.supervisor.job_decide import MAX_TRIES, JobNow, JobStep, JobTry, decide_job
 
 EPOCH = 1_000_000.0
 
@@ -18,9 +19,9 @@ def _no_pod(turn: JobTurn) -> PodPlan:
     raise AssertionError(turn)
 
 
-def job(**fields: int | None) -> JobPlan:
+def job(**fields: int | JobPolicy | None) -> JobPlan:
     plan = JobPlan("pi", "default", "u1", 1, 1, _no_pod)
-    return replace(plan, **fields)  # type: ignore[arg-type]  # of numbers, each as it is there
+    return replace(plan, **fields)  # type: ignore[arg-type]  # each as it is there
 
 
 @dataclass
@@ -43,11 +44,14 @@ class JobWorld:
     def look(self) -> JobStep:
         return decide_job(self.plan, self.tries, JobNow(self.now, EPOCH, self.restarts, Pauses()))
 
-    def ends(self, run: int, *, well: bool = True) -> JobStep:
+    def ends(self, run: int, *, well: bool = True, verdict: FailureAction = "Count") -> JobStep:
         """The active try of a run ends."""
         self.now += 1
         place = next(i for i, one in enumerate(self.tries) if one.run == run and not one.ended)
-        self.tries[place] = structs.replace(self.tries[place], ended=self.now, succeeded=well)
+        why = "as it says" if verdict == "FailJob" else ""
+        self.tries[place] = structs.replace(
+            self.tries[place], ended=self.now, succeeded=well, verdict=verdict, why=why
+        )
         return self.settle()
 
     @property
@@ -133,3 +137,80 @@ def test_without_completions_one_success_is_enough_and_the_others_come_to_their_
     assert world.ends(0, well=False).starts == ()
     assert world.active == [(2, 0)]
     assert world.ends(2).phase == "Succeeded"
+
+
+def per_run(limit: int, most: int | None = None) -> JobPolicy:
+    return JobPolicy(limit_per_run=limit, max_failed=most)
+
+
+def test_a_failure_that_ends_the_job_ends_it_even_if_all_else_has_succeeded() -> None:
+    world = JobWorld(job(completions=2, parallelism=2))
+    world.settle()
+    world.ends(0)
+    step = world.ends(1, well=False, verdict="FailJob")
+    assert step == JobStep("Failed", message="PodFailurePolicy: as it says")
+
+
+def test_what_is_ignored_is_tried_again_after_its_pause_and_counts_for_nothing() -> None:
+    world = JobWorld(job(backoff_limit=0))
+    world.settle()
+    for _ in range(5):
+        step = world.ends(0, well=False, verdict="Ignore")
+        assert step.phase == "Running"
+        assert step.wake is not None
+        world.now = step.wake
+        world.settle()
+    assert world.active == [(0, 5)]
+    assert world.ends(0).message == "1 of 1 succeeded, 5 ignored"
+
+
+def test_a_run_with_a_limit_of_its_own_is_given_up_and_the_others_go_on() -> None:
+    world = JobWorld(job(completions=3, parallelism=1, backoff_limit=1000, policy=per_run(1)))
+    world.settle()
+    assert world.ends(0, well=False).wake is None, "the next run does not wait for the pause of the first"
+    assert world.active == [(1, 0)]
+    world.now += 10
+    assert world.ends(1).phase == "Running"
+    assert world.active == [(0, 1)]
+    world.ends(0, well=False)
+    world.plan = replace(world.plan, parallelism=3)
+    world.now += 10_000
+    world.settle()
+    assert world.active == [(2, 0)], "there is room and no pause, and nobody tries it again"
+    step = world.ends(2)
+    assert step == JobStep("Failed", message="FailedIndexes: 0")
+
+
+def test_a_run_may_be_given_up_at_once_and_the_job_after_too_many_of_them() -> None:
+    world = JobWorld(job(completions=6, parallelism=2, backoff_limit=1000, policy=per_run(9, most=2)))
+    world.settle()
+    world.ends(0, well=False, verdict="FailIndex")
+    assert world.active == [(1, 0), (2, 0)]
+    world.ends(1, well=False, verdict="FailIndex")
+    step = world.ends(2, well=False, verdict="FailIndex")
+    assert step == JobStep("Failed", message="MaxFailedIndexesExceeded: indexes that failed: 0-2")
+
+
+def test_a_policy_says_when_enough_has_succeeded_though_others_run_and_have_failed() -> None:
+    rule = SuccessRule(frozenset({1, 2}), None)
+    world = JobWorld(job(completions=4, parallelism=4, policy=JobPolicy(successes=(rule,))))
+    world.settle()
+    world.ends(0, well=False)
+    assert world.ends(1).phase == "Running"
+    assert world.ends(2) == JobStep("Succeeded", message="2 of 4 succeeded, 1 failed")
+    assert world.active == [(3, 0), (0, 1)], "whoever carries this out stops them"
+
+
+def test_a_limit_that_is_passed_comes_before_a_success_that_is_not_there_yet() -> None:
+    rule = SuccessRule(None, 2)
+    world = JobWorld(job(completions=4, parallelism=4, backoff_limit=0, policy=JobPolicy(successes=(rule,))))
+    world.settle()
+    world.ends(1)
+    assert world.ends(2, well=False).message == "BackoffLimitExceeded: tries that failed: 1"
+
+
+def test_no_job_is_tried_for_ever() -> None:
+    world = JobWorld(job(backoff_limit=2**31 - 1))
+    world.tries = [JobTry(0, n, EPOCH, EPOCH + 1, verdict="Ignore") for n in range(MAX_TRIES)]
+    world.now = EPOCH + 5000
+    assert world.look().message == f"TooManyTries: {MAX_TRIES}"

@@ -14,6 +14,7 @@ from crib.manifest.load import read_plans
 from crib.manifest.plan import Dirs, PodPlan, Site
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from crib.stubs.runtime.v1.api_pb2 import AuthConfig
+from crib.supervisor import keeper
 from crib.supervisor.backoff import Pauses
 from crib.supervisor.keeper import PodKeeper, Surroundings
 from crib.wire.kept import ContainerReport, PodReport
@@ -329,3 +330,18 @@ async def test_a_volume_that_cannot_be_had_is_tried_again_like_a_sandbox(
         assert volumes.pods == {}
         volumes.volumes["default/data"].spec.block = False
         await kept.runs()
+
+
+def test_no_newer_image_is_pulled_for_a_pod_that_is_kept_up(tmp_path: Path) -> None:
+    plan = plan_of(
+        tmp_path,
+        """
+        initContainers: [{name: first, image: "localhost/i:1", imagePullPolicy: Always}]
+        containers: [{name: app, image: "localhost/i:1", imagePullPolicy: Always}]
+        volumes: [{name: v, image: {reference: "localhost/i:1", pullPolicy: Always}}]
+        """,
+    )
+    kept = keeper._pulling_what_is_missing(plan)
+    assert [one.pull for one in (*kept.every_container(), *kept.volumes)] == ["IfNotPresent"] * 3  # type: ignore[attr-defined]  # as it comes
+    never = plan_of(tmp_path, ONE.replace("name: app,", "name: app, imagePullPolicy: Never,"))
+    assert [one.pull for one in keeper._pulling_what_is_missing(never).containers] == ["Never"]

@@ -1,4 +1,4 @@
-"""Templates of CNI configurations: what is filled in, what is refused and where."""
+"""Templates of CNI configurations and of results: what is filled in, what is refused and where."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from crib.wire.go_template import (
     OUTPUT_CHARACTERS,
     TEMPLATE_BYTES,
     MalformedTemplate,
+    Template,
     render,
 )
 
@@ -79,23 +80,116 @@ def test_a_template_is_filled_in_as_by_go(template: str, output: str) -> None:
     assert render(template, {**FIELDS, "None": [], "Empty": ""}) == output
 
 
+PODS = {
+    "items": [
+        {"name": "web", "state": {"ready": True, "restarts": 3}, "labels": {"b": "2", "a": "1"}, "load": 0.5},
+        {"name": "db", "state": {"ready": False, "restarts": 0}, "labels": {}, "secret": "aGVsbG8="},
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "output"),
+    [
+        ("{{len .items}}", "2"),
+        ('{{range .items}}{{.name}}{{"\\n"}}{{end}}', "web\ndb\n"),
+        ("{{range .items}}{{.name}}:{{.state.ready}} {{end}}", "web:true db:false "),
+        ("{{(index .items 0).name}}", "web"),
+        ("{{(index .items 0).labels.a}}", "1"),
+        ('{{index .items 1 "name"}}', "db"),
+        ('{{index (index .items 0).labels "b"}}', "2"),
+        ("{{range $key, $value := (index .items 0).labels}}{{$key}}={{$value}},{{end}}", "a=1,b=2,"),
+        ("{{(index .items 0).labels}}", "map[a:1 b:2]"),
+        ("{{(index .items 0).state}} {{(index .items 0).load}}", "map[ready:true restarts:3] 0.5"),
+        ("{{.nothing}} {{.nothing.at.all}}", "<no value> <no value>"),
+        ("{{range .nothing}}a{{else}}none{{end}}", "none"),
+        ("{{with .nothing}}a{{else}}b{{end}}", "b"),
+        ("{{with .nothing}}a{{else with .items}}{{len .}}{{end}}", "2"),
+        ("{{with index .items 0}}{{.name}} of {{len $.items}}{{end}}", "web of 2"),
+        ("{{$n := 0}}{{range .items}}{{$n = .state.restarts}}{{break}}{{end}}{{$n}}", "3"),
+        ('{{range .items}}{{if eq .name "web"}}{{continue}}{{end}}{{.name}}{{end}}', "db"),
+        ("{{range $i := .items}}{{$i.name}} {{end}}", "web db "),
+        ("{{range 3}}{{.}}{{end}}", "012"),
+        ('{{if and (gt (len .items) 1) (not .nothing)}}yes{{end}}{{or .nothing "no"}}', "yesno"),
+        ("{{and 1 0 (index .items 99)}} {{or 0 2 (index .items 99)}}", "0 2"),
+        ('{{eq "a" "b" "a"}} {{ne 1 2}} {{lt 1 2}}', "true true true"),
+        ("{{le 2 2}} {{gt 1 2}} {{ge 1.5 1}}", "true false true"),
+        ('{{"a" | printf "%s-%s" "b"}}', "b-a"),
+        ('{{printf "%-6s|%6s|%03d|%x|%q|%v|%t|%.2f|%%" "ab" "cd" 7 255 "e" .nothing true 1.5}}',
+         'ab    |    cd|007|ff|"e"|<nil>|true|1.50|%'),
+        ('{{printf "%s %s" "a"}}{{printf "a" 1}}', "a %!s(MISSING)a%!(EXTRA 1)"),
+        ('{{print "a" 1 2 "b"}}{{println 1 "c"}}', "a1 2b1 c\n"),
+        ("{{`a\\n`}}{{'a'}}{{0x10}}{{-3}}{{1e3}}", "a\\n9716-31000"),
+        ('{{"}}"}}{{"\\u00e9\\t\\x41"}}', "}}\u00e9\tA"),
+        ("{{base64decode (index .items 1).secret}}", "hello"),
+        ('{{exists .items 0 "name"}} {{exists .items 7}}', "true false"),
+        ('{{join (split "a,b" ",") "-"}} {{upper "x"}}{{lower "Y"}}', "a-b Xy"),
+        ("{{json (index .items 0).labels}}", '{"b":"2","a":"1"}'),
+        ('{{html "<a>"}} {{urlquery "a b"}} {{slice "hello" 1 3}}', "&lt;a&gt; a+b el"),
+        ("{{nil}}{{true}}", "<no value>true"),
+    ],
+)  # fmt: skip
+def test_values_as_json_has_them_are_walked_compared_and_printed_as_by_go(template: str, output: str) -> None:
+    assert Template(template).written(PODS) == output  # type: ignore[arg-type]  # as it comes
+
+
+def test_a_list_is_also_its_own_items_and_an_item_that_is_not_there_is_nothing() -> None:
+    template = Template("{{range .items}}{{.name}};{{.age}} {{end}}{{range .}}{{.name}}{{end}}")
+    assert template.written(PODS["items"]) == "web;<no value> db;<no value> webdb"  # type: ignore[arg-type]  # as it comes
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        '{{$x := "0123456789"}}{{range 30}}{{$x = print $x $x}}{{end}}',
+        '{{$x := "0123456789"}}{{range 30}}{{$x = printf "%s%s" $x $x}}{{end}}',
+        '{{$x := split "0123456789" ""}}{{range 30}}{{$x = split (join $x "0123456789") ""}}{{end}}',
+    ],
+)
+def test_no_text_on_the_way_grows_beyond_the_bound(template: str) -> None:
+    with pytest.raises(MalformedTemplate, match="makes more than"):
+        Template(template).written(None)
+
+
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("{{len .Routes}}", "line 1: {{len .Routes}} is not understood"),
-        ("\n\n{{ .PodCIDR | printf }}", "line 3: {{.PodCIDR | printf}} is not understood"),
-        ('{{"text"}}', "not understood"),
-        ("{{with .Routes}}{{end}}", "{{with .Routes}} is not understood"),
-        ("{{$x := .PodCIDR}}", "not understood"),
-        ("{{.Pod.CIDR}}", "not understood"),
         ("{{}}", "not understood"),
+        ('{{template "x"}}', "there is no function template"),
+        (
+            "\n\n{{ .PodCIDR | printer }}",
+            "line 3: {{.PodCIDR | printer}} is not understood: there is no function",
+        ),
+        ("{{.PodCIDR | .Routes}}", "what comes after | must be a function"),
+        ("{{len (.Routes}}", "a parenthesis is not closed"),
+        ("{{len .Routes)}}", "unexpected ')'"),
+        ('{{"\\q"}}', "an escape that is not known"),
+        ('{{"\\U99999999"}}', "an escape that is no character"),
+        ('{{"text}}', "unexpected"),
+        ("{{..PodCIDR}}", "unexpected '.PodCIDR'"),
+        ("{{.Pod.CIDR}}", "there is no field Pod, only"),
+        ("{{.PodCIDR.A}}", "line 1: .PodCIDR.A of a text"),
+        ("{{$x = .PodCIDR}}", "variable $x is not defined"),
+        ("{{with $x := .PodCIDR}}{{end}}{{$x}}", "variable $x is not defined"),
+        ("{{range $a, $b = .Routes}}{{end}}", "variable $a is not defined"),
+        ("{{with .PodCIDR}}a{{else if .Routes}}b{{end}}", "not understood"),
+        ("{{continue}}", "not understood"),
+        ("{{len 3}}", "line 1: a number has no length"),
+        ("{{len}}", "len does not take 0 values"),
+        ("{{index .Routes 2}}", "index 2 is beyond the 2 of the list"),
+        ("{{index .PodCIDR 0}}", "a text has no index '0'"),
+        ("{{slice .PodCIDR 5 2}}", "5 to 2 is beyond"),
+        ("{{lt 1 .PodCIDR}}", "a number and a text cannot be compared"),
+        ("{{eq 1}}", "eq needs two values"),
+        ("{{and}}", "and needs a value"),
+        ('{{printf "%d" .PodCIDR}}', "%d does not write a text"),
+        ('{{printf "%9999d" 1}}', "asks for more than 1000 characters"),
+        ('{{base64decode "?"}}', "it is not base64"),
+        ("{{range 3}}{{end}}", "range over a number, which is not a list"),
         ("{{- -}}", "not understood"),
-        ("{{-3}}", "not understood"),
-        ("{{$}}", "not understood"),
         ("{{if}}a{{end}}", "not understood"),
         ("{{if .Routes .PodCIDR}}a{{end}}", "not understood"),
-        ("{{range $a, $b, $c := .Routes}}{{end}}", "not understood"),
-        ("{{range $a, $b = .Routes}}{{end}}", "not understood"),
+        ("{{range $a, $b, $c := .Routes}}{{end}}", "variable $a is not defined"),
         ("{{range .Routes}}a{{else if .Routes}}b{{end}}", "not understood"),
         ("{{if .Routes}}a{{else}}b{{else}}c{{end}}", "{{else}} is not understood"),
         ("{{if .Routes}}a{{end if}}", "{{end if}} is not understood"),
@@ -118,7 +212,6 @@ def test_a_template_is_filled_in_as_by_go(template: str, output: str) -> None:
         ("{{range .PodCIDR}}{{end}}", "range over .PodCIDR, which is not a list"),
         ("{{range $i, $x := .Routes}}{{range $i}}{{end}}{{end}}", "range over $i"),
         ("{{range .Routes}}{{.PodCIDR}}{{end}}", "within a range use $.PodCIDR"),
-        ("{{.}}", "line 1: . outside of a range"),
     ],
 )
 def test_whatever_else_is_met_is_refused_with_its_line(template: str, words: str) -> None:
@@ -162,7 +255,20 @@ def test_text_without_braces_stays_as_it_is(text: str) -> None:
 PIECES = (
     *("{{", "}}", "{{- ", " -}}", "/*", "*/", "if ", "range ", "else", "end", "$i", ", ", "$x", " := ", "."),
     *(".Routes", ".PodCIDR", " ", "\n", "a", "{{end}}", "{{else}}", "{{if .Routes}}", "{{.PodCIDR}}"),
-    *("{{range $i, $x := .Routes}}", "{{$i}}", "{{$x}}"),
+    *(
+        "{{range $i, $x := .Routes}}",
+        "{{$i}}",
+        "{{$x}}",
+        "with ",
+        "(",
+        ")",
+        "|",
+        '"',
+        "`",
+        "index ",
+        "0",
+        "=",
+    ),
 )
 
 

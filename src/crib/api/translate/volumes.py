@@ -148,6 +148,7 @@ def _order(namespace: str, name: str, spec: pb.VolumeSpec, field: str = "") -> V
         ),
         _spec(spec, at),
         reclaim,
+        says_modes=bool(spec.access_modes),
     )
 
 

@@ -169,7 +169,7 @@ class Labels:
             seccomp_profile=seccomp_profile,
         )
         found = pod_confinement(record.config, self._host, facts)
-        self.check(found.process_label, found.file_label)
+        self.check_known(found.process_label, found.file_label)
         return found
 
     def label_pod(self, record: SandboxRecord) -> None:
@@ -187,7 +187,7 @@ class Labels:
         if self._host.selinux:
             selinux.relabel_tree(path, self._host.selinux_file)
 
-    def check(self, *contexts: str) -> None:
+    def check_known(self, *contexts: str) -> None:
         """InvalidRequest for a context that the policy does not know."""
         for context in filter(None, contexts):
             if not selinux.is_known(context):

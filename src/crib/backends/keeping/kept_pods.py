@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from crib.backends.failures import ours, trying
+from crib.backends.keeping.changes import changes
 from crib.backends.keeping.child import SupervisorChild
-from crib.backends.keeping.restarts import restarts
 from crib.backends.keeping.units import read_unit, read_units, remove_unit, write_unit
 from crib.model.errors import Broken, NotFound, WrongState
 from crib.model.events import NodeEvent
@@ -27,7 +27,7 @@ class SupervisedPods:
         self._reports: dict[str, PodReport] = {}
         self._heard: set[str] = set()
         """Uids of which there was a report since the daemon started."""
-        self._restarted: Callable[[NodeEvent], None] = _nobody
+        self._happened: Callable[[NodeEvent], None] = _nobody
         self._child = SupervisorChild(endpoint, directory, self._take)
         self._changing = asyncio.Lock()
         self._serving = False
@@ -36,12 +36,12 @@ class SupervisedPods:
     def problem(self) -> str:
         return self._child.problem
 
-    async def begin(self, changed: Callable[[str], None], restarted: Callable[[NodeEvent], None]) -> None:
+    async def begin(self, changed: Callable[[str], None], happened: Callable[[NodeEvent], None]) -> None:
         """Keep up what is on disk; `changed` is told of problems with it, and of their end.
 
-        `restarted` is told of restarts and of the pauses before them.
+        `happened` is told of restarts and the pauses before them, and of what probes find.
         """
-        self._child.changed, self._restarted = changed, restarted
+        self._child.changed, self._happened = changed, happened
         self._serving = self._enabled
         if self._serving and await self._units():
             self._child.want()
@@ -121,8 +121,8 @@ class SupervisedPods:
         self._heard.add(report.uid)
         before = self._reports.get(report.uid, None if is_first else report)
         self._reports[report.uid] = report
-        for event in restarts(before, report, time.time_ns()):
-            self._restarted(event)
+        for event in changes(before, report, time.time_ns()):
+            self._happened(event)
 
 
 def _nobody(event: NodeEvent) -> None: ...
@@ -136,7 +136,7 @@ def _pod(unit: Unit, report: PodReport | None) -> KeptPod:
             name=one.name,
             id=one.id,
             state=one.state,
-            message=one.message[:MAX_MESSAGE],
+            message=(one.message or one.probe)[:MAX_MESSAGE],
             ready=one.ready,
             restarts=one.restarts,
             exit_code=one.exit_code,

@@ -12,6 +12,7 @@ from crib.host.addresses import list_addresses
 from crib.host.namespaces import enter
 from crib.host.netlink import Netlink
 from crib.host.routes import Route, list_routes
+from crib.host.taps import TAP_NAME
 from crib.host.threads import OURS, Job
 from crib.model.ids import SandboxId
 from crib.model.network import InterfaceView, RouteView
@@ -64,7 +65,7 @@ def _counted() -> tuple[InterfaceUsage, ...]:
             tx_dropped=one.tx_dropped,
         )
         for one in counters
-        if one.name != _LOOPBACK
+        if one.name != _LOOPBACK and not one.name.startswith(TAP_NAME)
     )
 
 

@@ -18,6 +18,7 @@ from crib.model.errors import Broken
 from crib.model.ids import SandboxId
 from crib.model.sandbox import ProcessIdentity
 from crib.ocispec.infra import InfraInputs, infra_spec
+from crib.ports.clocks import StageTimer
 from crib.wire import oci_runtime as oci
 
 HOST_NETWORK = "--network=host"
@@ -36,7 +37,7 @@ class InfraContainers:
         self._paths = environment.paths
         self._filters = filters
 
-    async def start(self, sandbox: SandboxId, inputs: InfraInputs) -> ProcessIdentity:
+    async def start(self, sandbox: SandboxId, inputs: InfraInputs, _stage: StageTimer) -> ProcessIdentity:
         what, runtime, profile = (
             f"infra process of sandbox {sandbox}",
             self._env.runtime,

@@ -8,6 +8,7 @@ told to whoever asks next. Until then the figure before holds, which says how ol
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -124,7 +125,9 @@ class LayerSizes:
     def _size(self, container: ContainerId) -> _Size | None:
         """None where the disk does not tell."""
         began = time.monotonic()
-        trees = (f"{self.paths.writable_layer(container)}/upper", self.paths.declared_volumes(container))
+        # A link where somebody else has mounted the root.
+        upper = os.path.realpath(f"{self.paths.writable_layer(container)}/upper")
+        trees = (upper, self.paths.declared_volumes(container))
         try:
             found = [disk_usage(tree, MAX_INODES) for tree in trees]
         except OSError:

@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping
 
 from crib.backends.bundle.id_maps import pod_id_map
-from crib.host.libc import set_thread_euid
+from crib.host.libc import set_thread_euid, setns
 from crib.host.mount_table import is_mountpoint
 from crib.host.mounts import set_propagation
-from crib.host.namespaces import Kind, pin_namespaces_async, unpin
+from crib.host.namespaces import Kind, pin, pin_namespaces_async, unpin
 from crib.host.sysctls import check_value, required_namespace, sysctl_path, write_sysctl
 from crib.host.threads import OURS, Job
 from crib.host.user_namespaces import IdMaps, IdRange, pin_user_namespace
@@ -79,6 +79,30 @@ async def pin_pod_namespaces(paths: Paths, record: SandboxRecord, defaults: Mapp
         maps = IdMaps(_ranges(userns.uids), _ranges(userns.gids))
         await pin_user_namespace(maps, kinds, directory, hostname=hostname, inside=inside)
     await OURS.run(Job(f"the namespaces of sandbox {record.id}", owner=record.id), _note_pins, paths, record)
+
+
+async def adopt_pod_namespaces(
+    paths: Paths, record: SandboxRecord, defaults: Mapping[str, str], process: int
+) -> None:
+    """The same with those of a process that somebody else has made for the pod, with its host name."""
+    kinds = _kinds(record.config)
+    if not kinds:
+        return
+
+    def adopt() -> None:
+        for kind in kinds:
+            pin(f"/proc/{process}/ns/{kind}", paths.namespace(record.id, kind))
+        _note_pins(paths, record)
+        for kind in kinds:
+            fd = os.open(paths.namespace(record.id, kind), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                setns(fd, 0)
+            finally:
+                os.close(fd)
+        _write_sysctls(paths, record, defaults)
+
+    job = Job(f"the namespaces of sandbox {record.id}", owner=record.id, spends_thread=True)
+    await OURS.run(job, adopt)
 
 
 def _note_pins(paths: Paths, record: SandboxRecord) -> None:

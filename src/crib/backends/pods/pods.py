@@ -57,7 +57,7 @@ _PROGRAM_LIMIT = 64 << 20
 class InfraProcesses(Protocol):
     """Runs infra processes. A handler's runner of containers does it. Each is known by its pod's id."""
 
-    async def start(self, sandbox: SandboxId, inputs: InfraInputs) -> ProcessIdentity:
+    async def start(self, sandbox: SandboxId, inputs: InfraInputs, stage: StageTimer) -> ProcessIdentity:
         """Make its bundle in `Paths.infra`, and run it. Half-made things are left for `end`."""
         ...
 
@@ -130,7 +130,7 @@ class Pods:
                     await self._make_log_directory(record)
                 await OURS.run(self._job(record.id), self._make_files, record, size, profile)
             with stage("namespaces", record.id):
-                await pin_pod_namespaces(self._paths, record, self._env.options.containers.sysctls)
+                await self._make_namespaces(record, stage)
             if not config.cgroup_parent:
                 with stage("cgroup", record.id):
                     if not self._names.systemd:
@@ -140,12 +140,19 @@ class Pods:
 
     async def start(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         """See PodRuntime.start: the infra process, where one is needed."""
-        if not (record.config.shares_pid or self._env.facts.sandbox_container):
+        if not self._needs_infra(record):
             return None
         with trying(f"starting sandbox {record.id}"), stage("infra", record.id):
             profile = await self._labels.seccomp_profile(record)
             confinement = await OURS.run(self._job(record.id), self._labels.confine, record, profile)
-            return await self._start_infra(record, self._names.pod(record), confinement)
+            inputs = await self._infra_inputs(record, self._names.pod(record), confinement)
+            return await self._infra.start(record.id, inputs, stage)
+
+    def _needs_infra(self, record: SandboxRecord) -> bool:
+        return record.config.shares_pid or self._env.facts.sandbox_container
+
+    async def _make_namespaces(self, record: SandboxRecord, stage: StageTimer) -> None:
+        await pin_pod_namespaces(self._paths, record, self._env.options.containers.sysctls)
 
     def _job(self, sandbox: SandboxId) -> Job:
         limit = self._env.settings.verb_timeout
@@ -227,10 +234,10 @@ class Pods:
             perform(Tmpfs(shm, size, mode=0o1777, no_exec=True))
             own(shm, pod_id_map(self._paths, record))
 
-    async def _start_infra(
+    async def _infra_inputs(
         self, record: SandboxRecord, cgroup: str, confinement: PodConfinement
-    ) -> ProcessIdentity:
-        inputs = InfraInputs(
+    ) -> InfraInputs:
+        return InfraInputs(
             sandbox=record.id,
             config=record.config,
             host=self._env.host,
@@ -242,7 +249,6 @@ class Pods:
             confinement=confinement,
             holds_containers=self._env.facts.sandbox_container,
         )
-        return await self._infra.start(record.id, inputs)
 
     def _infra_root(self) -> str:
         root = install_infra(self._paths, self._env.settings.catatonit)

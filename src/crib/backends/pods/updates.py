@@ -96,6 +96,17 @@ class Updates:
             with trying(f"create of container {record.id}"):
                 await change_unit(os.path.basename(note.cgroup), unit_properties(files))
 
+    async def fresh(self, record: ContainerRecord, limits: oci.Resources) -> None:
+        """Those of a cgroup that we have made for a container, and in which nothing runs yet."""
+        what = f"limits of container {record.id}"
+        with trying(what):
+            note = await self._bundles.note(record.id)
+            if note is None:
+                raise WrongState(f"{what}: it has no bundle")
+            files = self._files(limits)
+            with below("linux.resources"):
+                await self._change(_Change(what, record.id, note.cgroup), files, files)
+
     async def container(self, record: ContainerRecord, resources: Resources) -> None:
         what = f"update of container {record.id}"
         with trying(what):

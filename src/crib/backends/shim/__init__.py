@@ -10,9 +10,9 @@ are the `tools`:
   process, `shim_log` what it says, `events` what it sends.
 * `container_shims`: whose shim a container has. `tasks` is a shim's task service in the words of `nouns`,
   `task_client` the same through ttrpc, and `sandbox_service` makes pods where a shim does that itself.
-* `containers` makes and unmakes them, `exits` waits for their ends, which `exit_files` keeps. `infra` is what
-  runs for a pod itself. `strays` belong to nobody, `environment` is found when the handler is opened.
+* `containers` makes and unmakes them, `exits` waits for their ends. `infra` is what runs for a pod itself.
+  `strays` belong to nobody, `environment` is found when the handler is opened.
 * `container_io` is what these need of those who carry bytes, on the files that `fifos` names: `fifo_ends`,
-  `first_processes` with `outputs`, `inputs`, `chunks` and `log_files`, `attach`, and for commands `exec` with
-  `command_streams`, `contained` and `earlier_commands`.
+  `first_processes` with `outputs`, `inputs` and `chunks`, `attach`, and for commands `exec` with
+  `command_streams` and `earlier_commands`.
 """

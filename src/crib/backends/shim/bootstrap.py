@@ -47,6 +47,8 @@ class ShimProgram:
     publisher: str
     """A program that takes events of the oldest shims, and forgets them."""
     options: Typed | None = None
+    arguments: tuple[str, ...] = ()
+    """That it is always given, before a shim's own."""
 
     def start(self, instance: str) -> tuple[str, ...]:
         return self._command(instance, "start")
@@ -56,7 +58,7 @@ class ShimProgram:
 
     def _command(self, instance: str, *more: str) -> tuple[str, ...]:
         return (
-            self.path,
+            *(self.path, *self.arguments),
             *("-namespace", NAMESPACE),
             *("-address", self.address),
             *("-publish-binary", self.publisher),

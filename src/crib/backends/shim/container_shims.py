@@ -26,7 +26,7 @@ class ContainerShims:
         self._bundles = bundles
         self._own: set[ContainerId] = set()
         """Containers with a shim of their own."""
-        self._serves_pods: bool | None = True if environment.is_runc else None
+        self._serves_pods = environment.serves_pods
         """Whether one shim serves a pod; found out with the first container where it is not known."""
 
     async def of(self, container: ContainerId) -> TaskService:

@@ -22,7 +22,7 @@ from crib.backends.shim.container_io import TaskServices
 from crib.backends.shim.environment import ShimEnvironment
 from crib.backends.shim.exec import forget
 from crib.backends.shim.fifo_ends import FifoSource, open_output_again, remove_fifos
-from crib.backends.shim.fifos import fifo_directory, stdio
+from crib.backends.shim.fifos import contained_mark, fifo_directory, stdio
 from crib.backends.shim.nouns import Stdio
 from crib.backends.streams.command_names import earlier_name
 from crib.backends.streams.exec_sessions import drop
@@ -86,12 +86,14 @@ class EarlierCommands:
             for name in {earlier_name(file) for file in names} - {""} - self._known:
                 terminal = f"{name}-stderr" not in names
                 cgroup = f"{note.cgroup}/{name}"
+                own = stdio(self._env.paths, container, name, stdin=True, terminal=terminal)
+                is_marked = os.path.basename(contained_mark(own)) in names
                 yield _Earlier(
                     container,
                     name,
-                    stdio(self._env.paths, container, name, stdin=True, terminal=terminal),
+                    own,
                     cgroup,
-                    contained=self._env.cgroups.exists(cgroup),
+                    contained=is_marked or self._env.cgroups.exists(cgroup),
                 )
 
     async def _end(self, one: _Earlier) -> ContainerId:

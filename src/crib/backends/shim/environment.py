@@ -26,6 +26,8 @@ from crib.host.cgroups import Cgroups, detect_layout
 from crib.host.processes import run
 from crib.model.facts import NEW_FIELDS, HandlerFacts
 from crib.model.shim_settings import has_own_kernel, is_runc, program_name
+from crib.ocispec.infra import InfraInputs, infra_spec
+from crib.wire import oci_runtime as oci
 
 UNKNOWN_VERSION = "unknown"
 _VERSION = re.compile(r"^\s*version:\s*(\S+)", re.IGNORECASE | re.MULTILINE)
@@ -39,13 +41,27 @@ class ShimEnvironment(HandlerEnvironment):
     program: ShimProgram
     runtime_root: str
     """Where the runtime keeps the states of containers, if that is known; else empty."""
-    is_runc: bool
-    """The shim is containerd's own: it serves a whole pod, whose containers are processes of this host."""
+    serves_pods: bool | None
+    """Whether one shim serves a whole pod; None: that is to be found out."""
 
     @property
     def names(self) -> CgroupNames:
         """Where cgroups are."""
         return CgroupNames.of(self.settings)
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Paths of those that must be there."""
+        return self.program.path, self.facts.program
+
+    @property
+    def sandbox_service(self) -> str:
+        """`always`, `never` or `detect`: see ShimSettings."""
+        return self.options.shim.sandbox_service
+
+    def pod_spec(self, inputs: InfraInputs) -> oci.Spec:
+        """What the shim is told of a pod, in the bundle of the pod's own."""
+        return infra_spec(inputs)
 
 
 def closed_environment(opening: HandlerOpening, problem: str) -> ShimEnvironment:
@@ -67,7 +83,7 @@ async def open_environment(opening: HandlerOpening) -> ShimEnvironment:
         node = await open_node(opening)
         made = _environment(opening, await _shim_facts(opening, program))
         made.program = replace(made.program, path=program)
-        if made.is_runc:
+        if made.runtime_root:
             os.makedirs(made.runtime_root, mode=0o700, exist_ok=True)
         os.makedirs(opening.paths.shims, mode=0o700, exist_ok=True)
         write_handler_note(opening.paths, opening.name, opening.options)
@@ -96,7 +112,7 @@ def _environment(opening: HandlerOpening, facts: HandlerFacts) -> ShimEnvironmen
             options=runtime_options(shim.runtime, shim.options, root=root, systemd=systemd),
         ),
         runtime_root=root if runc else "",
-        is_runc=runc,
+        serves_pods=True if runc else None,
         others=opening.others,
     )
 

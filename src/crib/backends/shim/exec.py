@@ -16,13 +16,13 @@ from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.labels import Labels
 from crib.backends.environment import HandlerEnvironment
 from crib.backends.failures import trying
+from crib.backends.pods.contained import ContainedCommand
 from crib.backends.pods.signals import Signals
 from crib.backends.runtime_words import exec_failure
 from crib.backends.shim.command_streams import FifoStreams
-from crib.backends.shim.contained import ContainedCommand
 from crib.backends.shim.container_io import TaskServices
 from crib.backends.shim.fifo_ends import has_reader
-from crib.backends.shim.fifos import fifo_directory, stdio
+from crib.backends.shim.fifos import contained_mark, fifo_directory, stdio
 from crib.backends.shim.nouns import ProcessStatus, Stdio
 from crib.backends.shim.tasks import TaskService
 from crib.backends.streams.command_names import new_name
@@ -149,6 +149,8 @@ class ShimCommands:
 
         with trying(plan.what):
             os.makedirs(fifo_directory(self._env.paths, container), 0o700, exist_ok=True)
+            if plan.wanted.contained and self._env.facts.own_kernel:
+                os.close(os.open(contained_mark(plan.stdio), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
             streams = FifoStreams(
                 plan.wanted, plan.stdio, lambda: service.close_io(container, plan.name), resize
             )

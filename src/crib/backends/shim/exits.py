@@ -11,17 +11,14 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from weakref import WeakValueDictionary
 
 from crib.backends.bundle.bundles import BundleNote
-from crib.backends.pods.strays import ids
-from crib.backends.shim.exit_files import read_exit, write_exit
+from crib.backends.pods.filed_exits import FiledExits
 from crib.backends.shim.nouns import Ended, ShimLost
 from crib.backends.shim.tools import ShimTools
 from crib.backends.streams.refusals import with_refusal
-from crib.host.threads import OURS, Job
+from crib.host.threads import OURS
 from crib.model.container import Exit
 from crib.model.errors import CribError, NotFound
 from crib.model.ids import ContainerId
@@ -38,15 +35,14 @@ _KILL_TIME = 10.0
 WHY_LOST = "its shim died, and what it ran was killed: its own exit code is not known"
 
 
-class ShimExits:
+class ShimExits(FiledExits):
     """Of one handler."""
 
     def __init__(self, tools: ShimTools) -> None:
+        super().__init__(tools.environment, tools.bundles)
         self._tools = tools
         self._keeper = TaskKeeper()
         self._followers: dict[ContainerId, asyncio.Task[None]] = {}
-        self._locks: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
-        self._streams: set[asyncio.Queue[Exit]] = set()
         self._leaving: set[ContainerId] = set()
         """Those that have ended, and whose shim has not forgotten them yet."""
 
@@ -79,23 +75,6 @@ class ShimExits:
         """Watch nothing any more."""
         self._keeper.cancel()
 
-    async def read(self, container: ContainerId) -> Exit | None:
-        """The exit on file for a container; None when there is none (yet)."""
-        return await OURS.run(self._job(container), read_exit, self._bundle(container), container)
-
-    async def stream(self) -> AsyncIterator[Exit]:
-        """See ContainerRuntime.exits."""
-        news: asyncio.Queue[Exit] = asyncio.Queue()
-        self._streams.add(news)
-        try:
-            # Reporting an exit twice does no harm, missing one does.
-            for exit_ in await OURS.run("reading exits on file", self._on_file):
-                yield exit_
-            while True:
-                yield await news.get()
-        finally:
-            self._streams.discard(news)
-
     async def settle(self, container: ContainerId, ended: Ended) -> Exit:
         """The exit of a container that its shim says has ended; on file from now on. Safe to repeat."""
         async with self._lock(container):
@@ -123,21 +102,6 @@ class ShimExits:
             await tools.io.drain(container)
             at = ended.at or time.time_ns()
             return await self._filed(container, Exit(container, ended.code, at, lost=True, why=WHY_LOST))
-
-    def _on_file(self) -> list[Exit]:
-        environment = self._tools.environment
-        found = []
-        for name in ids(environment.paths.containers):
-            container = ContainerId(name)
-            exit_ = read_exit(self._bundle(container), container)
-            if exit_ is None:
-                continue
-            note = self._tools.bundles.read_note(container)
-            if note is not None and environment.owns(note.handler):
-                found.append(exit_)
-            else:
-                self._tools.bundles.forget(container)
-        return found
 
     async def _follow(self, container: ContainerId) -> None:
         while True:
@@ -190,24 +154,3 @@ class ShimExits:
         if not found.oom_killed and tools.events.was_killed(container):
             return replace(found, oom_killed=True)
         return found
-
-    async def _filed(self, container: ContainerId, exit_: Exit) -> Exit:
-        try:
-            await OURS.run(self._job(container), write_exit, self._bundle(container), exit_)
-        except FileNotFoundError:
-            _log.warning("the bundle of container %s is gone: its exit is not kept on file", container)
-        return exit_
-
-    def _tell(self, exit_: Exit) -> None:
-        """Those who listen; who begins to reads the files first."""
-        for news in self._streams:
-            news.put_nowait(exit_)
-
-    def _lock(self, container: ContainerId) -> asyncio.Lock:
-        return self._locks.setdefault(container, asyncio.Lock())
-
-    def _bundle(self, container: ContainerId) -> str:
-        return self._tools.environment.paths.container(container)
-
-    def _job(self, container: ContainerId) -> Job:
-        return Job(f"the exit of container {container}", owner=container)

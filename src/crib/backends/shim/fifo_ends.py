@@ -16,6 +16,7 @@ import select
 from collections.abc import Iterable
 from typing import Self
 
+from crib.backends.shim.fifos import contained_mark
 from crib.backends.shim.nouns import Stdio
 from crib.host.streams import Source, unread_bytes, widen
 
@@ -40,8 +41,8 @@ def make_fifos(stdio: Stdio) -> None:
 
 
 def remove_fifos(stdio: Stdio) -> None:
-    """Safe to repeat."""
-    for path in named(stdio):
+    """With the mark beside them. Safe to repeat."""
+    for path in (*named(stdio), contained_mark(stdio)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 

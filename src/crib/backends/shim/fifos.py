@@ -25,3 +25,11 @@ def stdio(paths: Paths, container: ContainerId, exec_id: str = "", *, stdin: boo
         stderr="" if terminal else f"{stem}-stderr",
         terminal=terminal,
     )
+
+
+def contained_mark(stdio: Stdio) -> str:
+    """A file that says of an exec that it is contained, where no cgroup of this host does.
+
+    By it the next daemon knows that nobody waits for its outcome.
+    """
+    return f"{stdio.stdout.removesuffix('-stdout')}-contained"

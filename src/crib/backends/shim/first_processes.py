@@ -21,9 +21,9 @@ from crib.backends.shim.fifo_ends import (
 )
 from crib.backends.shim.fifos import fifo_directory, stdio
 from crib.backends.shim.inputs import Input
-from crib.backends.shim.log_files import LogFile
 from crib.backends.shim.nouns import Stdio
 from crib.backends.shim.outputs import TURNS, OpenFifo, Outputs
+from crib.backends.streams.log_files import LogFile
 from crib.host.streams import unread_bytes
 from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord

@@ -42,11 +42,13 @@ class ShimHandler(PodHandler[ShimEnvironment, ShimStrays]):
     """See Handler."""
 
     checkpoints = None
+    _open_environment = staticmethod(open_environment)
+    _closed_environment = staticmethod(closed_environment)
 
     @classmethod
     async def open(cls, opening: HandlerOpening) -> Self:
         """See HandlerKind."""
-        made = cls(await open_environment(opening), opening.layers)
+        made = cls(await cls._open_environment(opening), opening.layers)
         with trying(f"handler {opening.name}"):
             await made.tools.events.open()
         return made
@@ -54,21 +56,30 @@ class ShimHandler(PodHandler[ShimEnvironment, ShimStrays]):
     @classmethod
     def closed(cls, opening: HandlerOpening, problem: str) -> Self:
         """See HandlerKind."""
-        return cls(closed_environment(opening, problem), opening.layers)
+        return cls(cls._closed_environment(opening, problem), opening.layers)
 
     def __init__(self, environment: ShimEnvironment, layers: SharedLayers) -> None:
         self.tools = tools = _open_tools(environment, layers)
         self._exits = ShimExits(tools)
         self._infra = ShimInfra(tools, self._exits)
         making, pods = ContainerMaking(tools, self._exits), Pods(environment, self._infra)
-        programs = Programs(environment.program.path, environment.facts.program)
+        programs = Programs(*environment.programs)
         super().__init__(environment, pods, tools.making, making, programs)
-        self.pods = ShimPods(tools, pods, self._infra)
-        self.containers = ShimContainers(tools, self._exits, making)
+        self.pods = self._open_pods(pods)
+        self.containers = self._open_containers(making)
         self._earlier = EarlierCommands(environment, tools.bundles, tools.services)
-        self.streams = ShimStreams(tools)
+        self.streams = self._open_streams()
         self.logs = ShimLogs(tools)
         self.statistics = ShimStatistics(tools, pods)
+
+    def _open_pods(self, pods: Pods) -> ShimPods:
+        return ShimPods(self.tools, pods, self._infra)
+
+    def _open_containers(self, making: ContainerMaking) -> ShimContainers:
+        return ShimContainers(self.tools, self._exits, making)
+
+    def _open_streams(self) -> ShimStreams:
+        return ShimStreams(self.tools)
 
     async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
         words = await super().sweep(known, dry=dry)

@@ -1,4 +1,4 @@
-"""Notes of handlers of the kind `shim`, by which one that is no longer configured is opened all the same.
+"""Notes of handlers with shims, by which one that is no longer configured is opened all the same.
 
 It is needed then to stop and remove what it has made: the default handler may know no shims.
 """
@@ -23,6 +23,7 @@ def write_handler_note(paths: Paths, handler: str, options: HandlerSettings) -> 
     """Before anything is made with these settings. Blocks."""
     shim = options.shim
     document = {
+        "kind": options.kind,
         "runtime": shim.runtime,
         "options": dict(shim.options),
         "sandboxService": shim.sandbox_service,
@@ -56,7 +57,8 @@ def _read(path: str) -> HandlerSettings:
         options=dict(document["options"]),
         sandbox_service=str(document["sandboxService"]),
     )
-    return HandlerSettings(kind="shim", sandbox_container=str(document["sandboxContainer"]), shim=shim)
+    kind = str(document.get("kind", "shim"))  # of an older daemon, which knew no other
+    return HandlerSettings(kind=kind, sandbox_container=str(document["sandboxContainer"]), shim=shim)
 
 
 def _path(paths: Paths, handler: str) -> str:

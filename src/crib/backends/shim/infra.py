@@ -27,7 +27,8 @@ from crib.host.threads import OURS, Job
 from crib.model.errors import Broken, CribError, NotFound
 from crib.model.ids import SandboxId
 from crib.model.sandbox import ProcessIdentity
-from crib.ocispec.infra import InfraInputs, infra_spec
+from crib.ocispec.infra import InfraInputs
+from crib.ports.clocks import StageTimer
 from crib.tasks.keeper import HANDS
 from crib.wire import oci_runtime as oci
 
@@ -48,14 +49,19 @@ class ShimInfra:
         self._cleared: set[SandboxId] = set()
         """Pods whose shim has gone: who watched it takes away what it has left of the pod's own container."""
 
-    async def start(self, sandbox: SandboxId, inputs: InfraInputs) -> ProcessIdentity:
+    async def start(self, sandbox: SandboxId, inputs: InfraInputs, stage: StageTimer) -> ProcessIdentity:
         what, shims = f"the container of sandbox {sandbox} itself", self._tools.shims
         bundle = shims.bundle(sandbox)
         await OURS.run(self._job(sandbox), self._write_bundle, sandbox, inputs)
-        shim = await shims.start(sandbox)
+        with stage("shim", sandbox):
+            shim = await shims.start(sandbox)
         service = SandboxService(shim.client, lambda: self._env.settings.verb_timeout)
         if await self._uses_service(service, sandbox):
-            pid = await service.start(sandbox, bundle, inputs, self._env.program.options)
+            with stage("sandbox", sandbox):
+                try:
+                    pid = await service.start(sandbox, bundle, inputs, self._env.program.options)
+                finally:
+                    stage.adopt(await service.stages(sandbox))
         else:
             pid = await self._begin(sandbox, shim.tasks)
         found = identity(pid) if pid else shim.note.process
@@ -145,7 +151,7 @@ class ShimInfra:
         return True
 
     async def _uses_service(self, service: SandboxService, sandbox: SandboxId) -> bool:
-        asked = self._env.options.shim.sandbox_service
+        asked = self._env.sandbox_service
         if asked == "never" or not self._env.facts.sandbox_container:
             return False
         if await service.is_offered(sandbox):
@@ -155,7 +161,7 @@ class ShimInfra:
         return False
 
     def _write_bundle(self, sandbox: SandboxId, inputs: InfraInputs) -> None:
-        bundle, spec = self._tools.shims.bundle(sandbox), infra_spec(inputs)
+        bundle, spec = self._tools.shims.bundle(sandbox), self._env.pod_spec(inputs)
         os.makedirs(bundle, mode=0o700, exist_ok=True)
         if self._env.facts.sandbox_container:
             # Shims of virtual machines look for the root in the bundle, and take it into the machine.

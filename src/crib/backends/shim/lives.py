@@ -113,7 +113,7 @@ class ShimContainers:
             await self._updates.container(record, resources)
             return
         with below("linux.resources"):
-            limits = cgroup_limits(resources, self._env.host)
+            limits = cgroup_limits(resources, self._env.inner_host)
         with trying(f"update of container {record.id}"):
             tasks = await self._tools.services.of(record.id)
             await tasks.update(record.id, oci.encode(limits))

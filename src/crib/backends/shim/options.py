@@ -38,8 +38,11 @@ def runtime_options(
         told = {"Root": root, "SystemdCgroup": systemd, **options}
         message = RuncOptions(**{_RUNC_FIELDS[name]: value for name, value in told.items()})  # type: ignore[arg-type]  # checked with the settings
         return Typed(RUNC_URL, message.SerializeToString())
-    if not options:
-        return None
+    return generic_options(options) if options else None
+
+
+def generic_options(options: Mapping[str, OptionValue]) -> Typed:
+    """Of every shim but runc's."""
     generic = RuntimeOptions(
         type_url=str(options.get("TypeUrl", "")), config_path=str(options.get("ConfigPath", ""))
     )

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from crib.backends.shim.chunks import Chunks
-from crib.backends.shim.log_files import LogFile
 from crib.backends.streams.attach_sessions import AttachSession
+from crib.backends.streams.log_files import LogFile
 from crib.backends.streams.logs import LOG_TIME
 from crib.host.streams import DescriptorWait
 from crib.host.threads import Overdue

@@ -13,7 +13,7 @@ import importlib
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -24,10 +24,12 @@ from crib.backends.volumes.archive_messages import ArchiveAnswer, ArchiveOrder
 from crib.backends.volumes.tree_export import TreeTar
 from crib.backends.volumes.tree_import import ArchiveRefused, TreeMaker
 from crib.host import confinement, files, privileges, seccomp
+from crib.wire import volume_archive
 from crib.wire.tar import TarError
 
 _READING = ("DAC_READ_SEARCH",)
 _WRITING = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP")
+_CAPABILITIES: Mapping[str, Sequence[str]] = {"write": _READING, "read": _WRITING, "describe": ()}
 _DESCRIPTORS = 64
 _MEMORY = 1 << 30
 _NICE = 10
@@ -45,13 +47,12 @@ class _Compressor(Protocol):
 def write_archive(order: ArchiveOrder, compressor: _Compressor | None) -> ArchiveAnswer:
     """The tree as a tar."""
     with open(order.archive, "wb", buffering=_PIECE, closefd=False) as file:
-        if compressor is None:
-            tar = TreeTar(order.directory, file.write)
-            tar.run()
-        else:
-            compress = compressor.compress
-            tar = TreeTar(order.directory, lambda data: file.write(compress(data)))
-            tar.run()
+        compress = compressor.compress if compressor is not None else bytes
+        tar = TreeTar(order.directory, lambda data: file.write(compress(data)))
+        if order.description:
+            file.write(compress(volume_archive.header(order.description)))
+        tar.run()
+        if compressor is not None:
             file.write(compressor.flush())
     return ArchiveAnswer(size=tar.content, left_out=tar.left_out)
 
@@ -71,6 +72,17 @@ def read_archive(order: ArchiveOrder) -> ArchiveAnswer:
     return ArchiveAnswer(size=maker.written, left_out=maker.left_out)
 
 
+def describe_archive(order: ArchiveOrder) -> ArchiveAnswer:
+    """What it says of the volume, of which only its beginning is read."""
+    inflater, beginning = Inflater(), b""
+    for piece in _pieces(order.archive):
+        for data in inflater.feed(piece):
+            beginning += data[: volume_archive.BEGINNING - len(beginning)]
+        if len(beginning) >= volume_archive.BEGINNING:
+            break
+    return ArchiveAnswer(description=volume_archive.found_in(beginning))
+
+
 def _pieces(fd: int) -> Iterator[bytes]:
     while piece := os.read(fd, _PIECE):
         yield piece
@@ -78,8 +90,10 @@ def _pieces(fd: int) -> Iterator[bytes]:
 
 def _answer(order: ArchiveOrder, compressor: _Compressor | None) -> ArchiveAnswer:
     try:
-        return write_archive(order, compressor) if order.write else read_archive(order)
-    except (ArchiveRefused, InflateError, TarError) as error:
+        if order.task == "write":
+            return write_archive(order, compressor)
+        return read_archive(order) if order.task == "read" else describe_archive(order)
+    except (ArchiveRefused, InflateError, TarError, volume_archive.MalformedDescription) as error:
         return ArchiveAnswer(str(error)[:_WORDS], refused=True)
     except MemoryError:
         return ArchiveAnswer(f"it takes more than {_MEMORY} bytes of memory", refused=True)
@@ -98,6 +112,7 @@ def _loaded(order: ArchiveOrder) -> _Compressor | None:
     importlib.import_module("isal.isal_zlib")
     importlib.import_module("isal.igzip_lib")
     msgspec.msgpack.encode(ArchiveAnswer())
+    volume_archive.header("")
     "é".encode(sys.getfilesystemencoding(), "surrogateescape")
     return zstd.ZstdCompressor() if order.compress else None
 
@@ -111,7 +126,7 @@ def main(arguments: list[str]) -> None:
     os.nice(_NICE)
     compressor = _loaded(order)
     privileges.limit(_DESCRIPTORS, _MEMORY)
-    confinement.confine(order.directory, _READING if order.write else _WRITING, order.parent)
+    confinement.confine(order.directory, _CAPABILITIES[order.task], order.parent)
     seccomp.confine(seccomp.TREES.values(), sockets=False)
     answer = _answer(order, compressor)
     sys.stdout.buffer.write(msgspec.msgpack.encode(answer))

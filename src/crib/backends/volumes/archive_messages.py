@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
-MAX_ANSWER = 64 << 10
-"""Bytes of the answer at most."""
+MAX_ANSWER = 128 << 10
+"""Bytes of the answer at most: a description, or an error."""
 
 
 class ArchiveOrder(msgspec.Struct, frozen=True):
@@ -14,7 +16,9 @@ class ArchiveOrder(msgspec.Struct, frozen=True):
     directory: int
     archive: int
     parent: int
-    write: bool
+    task: Literal["write", "read", "describe"]
+    description: str = ""
+    """Of the volume, for `write`."""
     compress: bool = False
     min_free: int = 0
     max_bytes: int = 0
@@ -30,3 +34,5 @@ class ArchiveAnswer(msgspec.Struct, frozen=True):
     """A disk is full."""
     size: int = 0
     left_out: int = 0
+    description: str = ""
+    """Of the volume, from `describe`; empty: the archive has none."""

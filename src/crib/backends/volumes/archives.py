@@ -11,6 +11,7 @@ import logging
 import os
 import stat
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -25,6 +26,8 @@ from crib.host import processes
 from crib.host.threads import Job
 from crib.host.tree_copies import CopyBudget, CopyLimits, copy_content, copy_data, copy_tree
 from crib.model.errors import AlreadyExists, Broken, Exhausted, InvalidRequest
+from crib.model.volumes import AccessMode, VolumeDescription
+from crib.wire import volume_archive
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ class VolumeArchiver:
         self._data = data
         self._min_free = min_free
 
-    async def write(self, directory: str, archive: str) -> int:
+    async def write(self, directory: str, archive: str, description: VolumeDescription) -> int:
         """Write a volume's files, or its device, to the new file `archive`; the file's size.
 
         AlreadyExists; InvalidRequest with the field `path` where it cannot be made; Exhausted at a full disk.
@@ -62,8 +65,14 @@ class VolumeArchiver:
                 async with _opened(directory) as (source, is_directory):
                     target = begun[0].fd
                     if is_directory:
-                        compress = archive.endswith(COMPRESSED)
-                        order = ArchiveOrder(source, target, os.getpid(), write=True, compress=compress)
+                        order = ArchiveOrder(
+                            source,
+                            target,
+                            os.getpid(),
+                            "write",
+                            description=_encoded(description),
+                            compress=archive.endswith(COMPRESSED),
+                        )
                         await _run(order, subject)
                     else:
                         await self._copy_image(subject, source, target)
@@ -86,19 +95,37 @@ class VolumeArchiver:
                 if from_directory and is_directory:
                     return await self._copy_tree(subject, source, target)
                 if is_directory:
-                    return await _run(await self._order(source, target), subject)
+                    return (await _run(await self._order(source, target), subject)).size
                 if from_directory:
                     raise InvalidRequest(f"{archive} is a directory, and {directory} a device", field="path")
                 budget = _budget(0)
                 job = Job(subject, archive, ARCHIVE_SECONDS, stop=budget.end)
                 return await foreign(job, _fill_device, source, target, budget)
 
+    async def describe(self, archive: str) -> VolumeDescription | None:
+        """What it says of its volume, by a process that has an empty directory, and no rights in it."""
+        subject = f"import of {archive}"
+        with trying(subject):
+            async with opened_archive(archive) as (source, is_directory):
+                if is_directory:
+                    return None
+                empty = await foreign(Job("making an empty directory", self._data, OPEN_SECONDS), _empty)
+                try:
+                    order = ArchiveOrder(empty, source, os.getpid(), "describe")
+                    text = (await _run(order, subject)).description
+                finally:
+                    os.close(empty)
+        try:
+            return _decoded(volume_archive.decode(text)) if text else None
+        except volume_archive.MalformedDescription as error:
+            raise InvalidRequest(f"{subject}: {error}", field="path") from error
+
     async def _order(self, source: int, target: int) -> ArchiveOrder:
         return ArchiveOrder(
             target,
             source,
             os.getpid(),
-            write=False,
+            "read",
             min_free=await self._left_at(target),
             max_bytes=MAX_BYTES,
         )
@@ -172,8 +199,52 @@ def _fill_device(image: int, device: int, budget: CopyBudget) -> int:
     return size
 
 
-async def _run(order: ArchiveOrder, subject: str) -> int:
-    """Have the process do it; the bytes of files. Broken, Exhausted, InvalidRequest."""
+def _empty() -> int:
+    """A descriptor of an empty directory that has no name any more."""
+    path = tempfile.mkdtemp(prefix="crib-")
+    try:
+        return os.open(path, _DIRECTORY)
+    finally:
+        os.rmdir(path)
+
+
+def _encoded(found: VolumeDescription) -> str:
+    return volume_archive.encode(
+        volume_archive.Description(
+            name=found.name,
+            kind=found.kind,
+            storage_class=found.storage_class,
+            driver=found.driver,
+            capacity=found.capacity,
+            access_modes=found.access_modes,
+            fs_type=found.fs_type,
+            labels=dict(found.labels),
+            parameters=dict(found.parameters),
+        )
+    )
+
+
+def _decoded(found: volume_archive.Description) -> VolumeDescription:
+    unknown = [text for text in found.access_modes if text not in set(AccessMode)]
+    if unknown:
+        known = ", ".join(AccessMode)
+        text = f"its description has the access mode {unknown[0][:100]!r}, and there is {known} only"
+        raise volume_archive.MalformedDescription(text)
+    return VolumeDescription(
+        name=found.name,
+        kind=found.kind,
+        storage_class=found.storage_class,
+        driver=found.driver,
+        capacity=found.capacity,
+        access_modes=tuple(map(AccessMode, dict.fromkeys(found.access_modes))),
+        fs_type=found.fs_type,
+        labels=found.labels,
+        parameters=found.parameters,
+    )
+
+
+async def _run(order: ArchiveOrder, subject: str) -> ArchiveAnswer:
+    """Have the process do it. Broken, Exhausted, InvalidRequest."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(crib.__file__)))
     start = _START.format("crib.backends.volumes.archive_main")
     completed = await processes.run(
@@ -194,4 +265,4 @@ async def _run(order: ArchiveOrder, subject: str) -> int:
         raise (Exhausted if answer.full else Broken)(f"{subject}: {answer.error}")
     if answer.left_out:
         _log.warning("%s: %d things were left out: sockets, devices or attributes", subject, answer.left_out)
-    return answer.size
+    return answer

@@ -41,9 +41,11 @@ COUNT_SECONDS = 600.0
 class ImageVolumes:
     """All of them."""
 
-    def __init__(self, paths: Paths, layers: SharedLayers) -> None:
+    def __init__(self, paths: Paths, layers: SharedLayers, label: str = "") -> None:
+        """`label`: of SELinux, for files that every container may read; empty: the node has no SELinux."""
         self._paths = paths
         self._layers = layers
+        self._label = label
 
     async def readiness(self, driver: str = "") -> Readiness:
         return Readiness(ready=True)
@@ -68,7 +70,9 @@ class ImageVolumes:
 
     async def stage(self, record: VolumeRecord) -> Mapping[str, str]:
         layers = await self._layers.acquire(record.layers)
-        await self._step(record, "mounting its layers", _mount, tuple(layers), self._stage(record))
+        await self._step(
+            record, "mounting its layers", _mount, tuple(layers), self._stage(record), self._label
+        )
         return {}
 
     async def unstage(self, record: VolumeRecord) -> None:
@@ -132,10 +136,10 @@ def _measured(layers: Sequence[str]) -> files.DiskUsage:
     return files.DiskUsage(sum(each.bytes for each in held), sum(each.inodes for each in held))
 
 
-def _mount(layers: Sequence[str], target: str) -> None:
+def _mount(layers: Sequence[str], target: str, label: str) -> None:
     make_directory(target, 0o755)
     if mounts.is_mountpoint(target):
         return
     # Overlayfs wants two lower directories: the other one is the mount point itself, which is empty.
     lower = tuple(reversed(layers)) if len(layers) > 1 else (*layers, target)
-    mounts.perform(mounts.Overlay(target, lower, read_only=True))
+    mounts.perform(mounts.Overlay(target, lower, read_only=True, context=label))

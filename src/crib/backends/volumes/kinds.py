@@ -35,6 +35,8 @@ class VolumeOpening:
     """Bytes of the data directory's disk that copies leave free."""
     figures: DriverFigures = field(default_factory=DriverFigures)
     """Of calls of drivers."""
+    label: str = ""
+    """Of SELinux, for files that every container may read; empty: the node has no SELinux."""
 
 
 def _open_csi(opening: VolumeOpening) -> CsiVolumes:
@@ -46,7 +48,7 @@ def _open_csi(opening: VolumeOpening) -> CsiVolumes:
 KINDS: Mapping[str, Callable[[VolumeOpening], VolumeKind]] = {
     LOCAL: lambda opening: LocalVolumes(opening.paths, opening.min_free),
     TMPFS: lambda opening: TmpfsVolumes(opening.paths),
-    IMAGE: lambda opening: ImageVolumes(opening.paths, opening.layers),
+    IMAGE: lambda opening: ImageVolumes(opening.paths, opening.layers, opening.label),
     BLOCK: lambda opening: BlockVolumes(opening.paths, opening.min_free),
     CSI: _open_csi,
 }

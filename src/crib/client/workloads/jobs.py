@@ -36,7 +36,10 @@ async def kept_job(connection: Connection, pod: PodSandbox) -> KeptPod | None:
 
 
 async def keep_job(connection: Connection, job: JobPlan, dirs: Dirs) -> KeptPod:
-    """Hand the Job over to the daemon, and wait until it has begun. PodFailure when it cannot, or not yet."""
+    """Hand the Job over to the daemon, and wait until it has begun, unless it is suspended.
+
+    PodFailure when it cannot begin, or not yet.
+    """
     request = KeepPodRequest(
         namespace=job.namespace,
         name=job.name,
@@ -46,7 +49,7 @@ async def keep_job(connection: Connection, job: JobPlan, dirs: Dirs) -> KeptPod:
     )
     await kept.keep(connection, request)
     found = await keeping.follow(connection, job.uid, _has_begun)
-    if found.phase in ("Running", "Succeeded"):
+    if found.phase in ("Running", "Succeeded", "Suspended"):
         return found
     state = "has failed" if found.phase == "Failed" else "does not run, and is tried again"
     raise PodFailure(
@@ -56,4 +59,5 @@ async def keep_job(connection: Connection, job: JobPlan, dirs: Dirs) -> KeptPod:
 
 
 def _has_begun(found: KeptPod) -> bool:
-    return found.phase in ("Running", "Succeeded", "Failed") or any(one.message for one in found.containers)
+    is_settled = found.phase in ("Running", "Succeeded", "Failed", "Suspended")
+    return is_settled or any(one.message for one in found.containers)

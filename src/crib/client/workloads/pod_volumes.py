@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from crib.manifest.plan import Dirs, PodPlan, VolumePlan
     from crib.stubs.node.v1.node_pb2 import PublishedVolume, Volume, VolumeUse
 
-_CLONE = "-clone"
-"""Ends the name of a snapshot that is there while a volume is made of another one."""
-
 
 async def check(connection: Connection, plans: Sequence[PodPlan]) -> None:
     """Refuse pods with claims, before anything is made, at a runtime that keeps no volumes."""
@@ -61,7 +58,8 @@ async def attach(connection: Connection, plan: PodPlan, dirs: Dirs, note: Callab
     except NotOffered:
         return await asyncio.to_thread(_with_directories, plan, dirs, note)
     read_only = [name for name, one in published.items() if one.read_only]
-    found = placed(plan, {name: one.path for name, one in published.items()}, read_only)
+    images = [name for name, one in published.items() if one.kind == "image"]
+    found = placed(plan, {name: one.path for name, one in published.items()}, read_only, images)
     for volume in found.volumes:
         if (one := published.get(volume.name)) is not None:
             _tell(plan, volume, one, note)
@@ -169,7 +167,7 @@ def spec_of(claim: ClaimPlan, uid: str, secrets: str) -> VolumeSpec:
         owner=uid if claim.with_pod else "",
     )
     if asked.source is not None:
-        name = asked.source.name if asked.source.is_snapshot else f"{claim.name}{_CLONE}"
+        name = asked.source.name if asked.source.is_snapshot else volumes.clones_snapshot(claim.name)
         spec.snapshot = f"{claim.namespace}/{name}"
     if asked.driver is not None:
         spec.driver, spec.source = asked.driver.driver, asked.driver.handle
@@ -192,11 +190,7 @@ async def _bring_sources(connection: Connection, claims: Sequence[ClaimPlan]) ->
             if source.taken_of and source.name not in taken:
                 await volumes.snapshot(connection, f"{namespace}/{source.taken_of}", source.name)
             continue
-        name = f"{claim.name}{_CLONE}"
-        if name in taken:  # of an attempt that was cut off: the volume may hold something else by now
-            await volumes.remove_snapshot(connection, f"{namespace}/{name}")
-        await volumes.snapshot(connection, f"{namespace}/{source.name}", name)
-        clones.append(f"{namespace}/{name}")
+        clones.append(await volumes.snapshot_for_clone(connection, f"{namespace}/{source.name}", claim.name))
     return clones
 
 
@@ -240,6 +234,7 @@ async def as_attached(connection: Connection, plan: PodPlan, uid: str, dirs: Dir
         return placed(
             plan, {one.name: dirs.volume(plan.uid, one.name) for one in plan.volumes if one.claim is not None}
         )
-    uses = [use for one in here for use in one.uses if use.pod_uid == uid]
-    read_only = [use.volume for use in uses if use.read_only]
-    return placed(plan, {use.volume: use.path for use in uses if use.path}, read_only)
+    uses = [(use, one.spec.kind) for one in here for use in one.uses if use.pod_uid == uid]
+    read_only = [use.volume for use, _ in uses if use.read_only]
+    images = [use.volume for use, kind in uses if kind == "image"]
+    return placed(plan, {use.volume: use.path for use, _ in uses if use.path}, read_only, images)

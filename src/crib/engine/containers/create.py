@@ -140,6 +140,7 @@ class CreateContainer:
                     async with core.plugins.creation(record, sandbox) as creation:
                         request = CreateRequest(
                             *(record, sandbox, image.config),
+                            layers=image.layers,
                             restore=restored.source if restored is not None else None,
                             adjust=creation.adjust,
                         )

@@ -43,7 +43,13 @@ async def _record_or_log(core: Core, exit_: Exit) -> None:
 
 
 async def record_exit(core: Core, exit_: Exit) -> None:
-    """The container is EXITED, its waiters wake, subscribers are told. Known already: nothing happens."""
+    """The container is EXITED, its waiters wake, subscribers are told. Known already: nothing happens.
+
+    While the host shuts down, only its waiters wake (`engine.host_end`).
+    """
+    if core.host_ends:
+        core.tell_exited(exit_.id)
+        return
     # Behind the lock: a start under way first records RUNNING, then comes the exit.
     async with core.locks.of(exit_.id):
         record = core.containers.get(exit_.id)

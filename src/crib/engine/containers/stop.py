@@ -65,7 +65,7 @@ class StopContainer:
             exited = core.exited(record.id)
             await self._signal_once(record)
             with stage("grace", record.config.name):
-                ended = await _happens(exited, grace)
+                ended = await happens(exited, grace)
             if ended:
                 self._signalled.discard(record.id)
                 return
@@ -99,7 +99,7 @@ async def kill_container(core: Core, container: ContainerId) -> None:
         return
     with core.timeline.of(record.sandbox_id)("SIGKILL", record.config.name):
         await containers.signal(record, signal.SIGKILL, everyone=True)
-        if await _happens(exited, KILL_BOUND):
+        if await happens(exited, KILL_BOUND):
             return
     seen = await containers.observe(record)
     if seen.status not in ("stopped", "gone"):
@@ -113,7 +113,8 @@ def _containers(core: Core, record: ContainerRecord) -> ContainerRuntime:
     return core.caretaker(sandbox).containers
 
 
-async def _happens(event: asyncio.Event, within: float) -> bool:
+async def happens(event: asyncio.Event, within: float) -> bool:
+    """Whether it is set in so many seconds."""
     try:
         async with asyncio.timeout(within):
             await event.wait()

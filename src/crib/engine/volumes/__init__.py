@@ -4,7 +4,7 @@
 * `shelf`: the records, and calls of kinds with their locks and limits.
 * `making`: create and remove, with the one teardown. `publishing`: a pod's volumes, to it and from it.
 * `changes`: resize and usage. `snapshots`. `copies`: export and import.
-* `recovery`: after a start. `upkeep`: check and prune.
+* `recovery`: after a start. `upkeep`: check and prune. `parts`: what both work with.
 * `verbs`: all of them, as the node offers them.
 
 A row is there before the work: CREATING, STAGING and PUBLISHING say what may exist, and the same teardown

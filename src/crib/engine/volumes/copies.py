@@ -6,6 +6,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from crib.engine.volumes.access import refuse_beside
@@ -13,7 +14,7 @@ from crib.engine.volumes.making import Created, Making, VolumeOrder
 from crib.engine.volumes.publishing import Publishing
 from crib.engine.volumes.shelf import VolumeShelf
 from crib.model.errors import AlreadyExists, CribError, WrongState
-from crib.model.volumes import PodOfUse, VolumeName, VolumeRecord, VolumeUse
+from crib.model.volumes import PodOfUse, VolumeDescription, VolumeName, VolumeRecord, VolumeUse
 from crib.ports.volumes import VolumeArchives
 
 _log = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ class Copies:
         async with self._shelf.lock(name):
             record, use = await self._begin(self._shelf.volume(str(name)), read_only=True)
         try:
-            return await self._copied(record, "export", self._archives.write(use.path, path))
+            return await self._copied(
+                record, "export", self._archives.write(use.path, path, _description(record))
+            )
         finally:
             async with self._shelf.lock(name):
                 await self._end(record, use)
@@ -48,9 +51,13 @@ class Copies:
 
         Answers with the volume and the bytes that were written. AlreadyExists.
 
-        When that fails there is no volume.
+        What an archive of a volume says of it holds where the order says nothing. When that fails there is no
+        volume.
         """
         name = order.name
+        taken: list[str] = []
+        if not order.spec.block and (found := await self._archives.describe(path)) is not None:
+            order, taken = _as_described(order, found)
         async with self._shelf.lock(name):
             made = await self._making.create_locked(order)
             if not made.is_new:
@@ -64,7 +71,7 @@ class Copies:
             except Exception:
                 await self._discard(name)
                 raise
-            return made, size
+            return replace(made, warnings=(*made.warnings, *taken)), size
 
     async def _copied(self, record: VolumeRecord, stage: str, work: Coroutine[Any, Any, int]) -> int:
         limit = self._shelf.core.settings.volumes.copy_timeout
@@ -98,3 +105,39 @@ class Copies:
                 await self._publishing.detach(now, use)
             except CribError as error:
                 _log.warning("volume %s: what a copy has left is kept: %s", record.name, error)
+
+
+def _description(record: VolumeRecord) -> VolumeDescription:
+    """What another node can make use of: no secrets, and nothing of this node's."""
+    spec = record.spec
+    return VolumeDescription(
+        name=str(record.name),
+        kind=spec.kind,
+        storage_class=spec.storage_class,
+        driver=spec.driver,
+        capacity=record.capacity or spec.capacity,
+        access_modes=spec.access_modes,
+        fs_type=spec.fs_type,
+        labels=spec.labels,
+        parameters=spec.parameters,
+    )
+
+
+def _as_described(order: VolumeOrder, found: VolumeDescription) -> tuple[VolumeOrder, list[str]]:
+    """The order with size, access modes and labels of an archive where it has none, and what was taken.
+
+    Kind, class and parameters are this node's affair: an archive chooses no driver and no place here.
+    """
+    spec, taken = order.spec, []
+    if found.capacity and not spec.capacity:
+        spec = replace(spec, capacity=found.capacity)
+        taken.append(f"capacity {found.capacity}")
+    if found.access_modes and found.access_modes != spec.access_modes and not order.says_modes:
+        spec = replace(spec, access_modes=found.access_modes)
+        taken.append(f"access modes {', '.join(found.access_modes)}")
+    labels = {key: value for key, value in found.labels.items() if key not in spec.labels}
+    if labels:
+        spec = replace(spec, labels={**labels, **spec.labels})
+        taken.append(f"labels {', '.join(sorted(labels))}")
+    text = f"as the archive of {found.name or 'a volume'} says: {'; '.join(taken)}"
+    return replace(order, spec=spec), [text] if taken else []

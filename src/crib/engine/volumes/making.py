@@ -46,6 +46,8 @@ class VolumeOrder:
     spec: VolumeSpec
     reclaim: Reclaim | None = None
     """None: as the class says."""
+    says_modes: bool = True
+    """Its access modes were asked for, and are not only what is usual."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,13 @@ class Publishing:
         use = replace(use, state=move_use(use, UseVerb.PUBLISH), path=path, problem="")
         return shelf.put(replace(record, uses=with_use(record, use), problem="")), use
 
+    async def attach_all(self, record: VolumeRecord) -> VolumeRecord:
+        """Stage and publish what its pods have to have, whatever of that is there; for who holds its lock."""
+        facts = await self._shelf.facts(record.spec)
+        for use in record.uses:
+            record, _ = await self.attach(record, use, facts)
+        return record
+
     async def detach(self, record: VolumeRecord, use: VolumeUse) -> VolumeRecord:
         """The teardown of one use, and of what was done for all pods when it was the last; for who holds the
         lock. Safe to repeat. When a step fails the use stays, with the reason.

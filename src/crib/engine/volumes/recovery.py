@@ -13,10 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from crib.engine.volumes.copies import OURSELVES
-from crib.engine.volumes.making import Making
-from crib.engine.volumes.publishing import Publishing, with_use
-from crib.engine.volumes.shelf import VolumeShelf
-from crib.engine.volumes.snapshots import Snapshots
+from crib.engine.volumes.parts import VolumeParts
+from crib.engine.volumes.publishing import with_use
 from crib.model.errors import CribError
 from crib.model.events import EventKind
 from crib.model.volumes import (
@@ -37,13 +35,11 @@ PARALLEL = 16
 class VolumeRecovery:
     """That of one start."""
 
-    def __init__(
-        self, shelf: VolumeShelf, making: Making, publishing: Publishing, snapshots: Snapshots
-    ) -> None:
-        self._shelf = shelf
-        self._making = making
-        self._publishing = publishing
-        self._snapshots = snapshots
+    def __init__(self, parts: VolumeParts) -> None:
+        self._shelf = parts.shelf
+        self._making = parts.making
+        self._publishing = parts.publishing
+        self._snapshots = parts.snapshots
         self._slots = asyncio.Semaphore(PARALLEL)
 
     def begin(self, sweep: Callable[[], Awaitable[Sequence[str]]]) -> None:
@@ -54,7 +50,11 @@ class VolumeRecovery:
                 serve("recovery", self._bounded(f"volume {row.name}", self._volume, row.name), row.id)
         for kept in shelf.snapshots:
             if kept.state is not SnapshotState.READY:
-                serve("recovery", self._bounded(f"snapshot {kept.name}", self._snapshot, kept), kept.id)
+                serve(
+                    "recovery",
+                    self._bounded(f"snapshot {kept.name}", self._snapshots.discard, kept),
+                    kept.id,
+                )
         serve("sweep of volumes", self._sweep(sweep))
 
     async def _sweep(self, sweep: Callable[[], Awaitable[Sequence[str]]]) -> None:
@@ -108,9 +108,7 @@ class VolumeRecovery:
         shelf, events = self._shelf, self._shelf.core.history
         record = shelf.put(record)
         try:
-            facts = await shelf.facts(record.spec)
-            for use in record.uses:
-                record, _ = await self._publishing.attach(record, use, facts)
+            record = await self._publishing.attach_all(record)
         except CribError as error:
             now = shelf.current(record.name) or record
             uses = now.uses
@@ -122,6 +120,3 @@ class VolumeRecovery:
             raise
         if record.uses:
             events.happened(EventKind.VOLUME, "published again", str(record.name))
-
-    async def _snapshot(self, record: SnapshotRecord) -> None:
-        await self._snapshots.discard(record)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -22,13 +23,14 @@ from crib.model.volumes import (
     VolumeSpec,
     VolumeState,
 )
-from crib.ports.clocks import StageTimer
 from crib.ports.volumes import KindFacts, VolumeKind
 from crib.tasks.keeper import at_stage
 
 T = TypeVar("T")
 DEFAULT_NAMESPACE = "default"
-STAGES: ContextVar[StageTimer] = ContextVar("crib_volume_stages", default=at_stage)
+VolumeStages = Callable[[str, str], AbstractContextManager[object]]
+"""See StageTimer.__call__."""
+STAGES: ContextVar[VolumeStages] = ContextVar("crib_volume_stages", default=at_stage)
 """What times the steps: a pod's timeline, while it gets its volumes."""
 DRIVER_MARGIN = 5.0
 """Seconds beyond a driver's own time: who asks it says itself which of its calls had no answer."""

@@ -7,10 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crib.engine.mending import mended
-from crib.engine.volumes.making import Making
-from crib.engine.volumes.publishing import Publishing
-from crib.engine.volumes.shelf import VolumeShelf
-from crib.engine.volumes.snapshots import Snapshots
+from crib.engine.volumes.parts import VolumeParts
 from crib.model.errors import CribError
 from crib.model.finding import Finding
 from crib.model.volumes import (
@@ -43,13 +40,11 @@ class Pruned:
 class VolumeUpkeep:
     """Check and prune. What a verb is at is left alone."""
 
-    def __init__(
-        self, shelf: VolumeShelf, making: Making, publishing: Publishing, snapshots: Snapshots
-    ) -> None:
-        self._shelf = shelf
-        self._making = making
-        self._publishing = publishing
-        self._snapshots = snapshots
+    def __init__(self, parts: VolumeParts) -> None:
+        self._shelf = parts.shelf
+        self._making = parts.making
+        self._publishing = parts.publishing
+        self._snapshots = parts.snapshots
 
     async def check(self, texts: Sequence[str] = (), *, repair: bool) -> AsyncIterator[Finding]:
         """Of these volumes, or of all, with their snapshots and what is left over. NotFound."""
@@ -127,17 +122,11 @@ class VolumeUpkeep:
             found.append(Finding(AREA, str(record.name), f"cannot be checked: {error}"))
         to_mend = [one for one in found if one.mend]
         if to_mend and repair:
-            fixed = await mended(self._shelf.core, to_mend, self._again(record))
+            anew = replace(record, stage=StageState.UNSTAGED)
+            fixed = await mended(self._shelf.core, to_mend, self._publishing.attach_all(anew))
             found = [one for one in found if not one.mend] + fixed
         for one in found:
             yield one
-
-    async def _again(self, record: VolumeRecord) -> None:
-        """Stage and publish anew what pods have, which completes what is missing of it."""
-        facts = await self._shelf.facts(record.spec)
-        record = replace(record, stage=StageState.UNSTAGED)
-        for use in record.uses:
-            record, _ = await self._publishing.attach(record, use, facts)
 
     async def _broken_snapshots(self, *, repair: bool) -> AsyncIterator[Finding]:
         for row in self._shelf.snapshots:

@@ -13,6 +13,7 @@ from crib.engine.images.policy import PolicyGuard
 from crib.engine.volumes.changes import VolumeChanges
 from crib.engine.volumes.copies import Copies
 from crib.engine.volumes.making import Created, Making, VolumeOrder
+from crib.engine.volumes.parts import VolumeParts
 from crib.engine.volumes.publishing import Published, Publishing, WantedVolume
 from crib.engine.volumes.recovery import VolumeRecovery
 from crib.engine.volumes.shelf import VolumeShelf, as_of_boot
@@ -64,9 +65,9 @@ class NodeVolumes:
         self._snapshots = Snapshots(self._shelf)
         self._changes = VolumeChanges(self._shelf)
         self._copies = Copies(self._shelf, self._making, self._publishing)
-        parts = self._shelf, self._making, self._publishing, self._snapshots
-        self._recovery = VolumeRecovery(*parts)
-        self._upkeep = VolumeUpkeep(*parts)
+        parts = VolumeParts(self._shelf, self._making, self._publishing, self._snapshots)
+        self._recovery = VolumeRecovery(parts)
+        self._upkeep = VolumeUpkeep(parts)
         self.check = self._upkeep.check
         self.usage = self._changes.usage
         self.drivers = core.ports.volumes.drivers.statuses

@@ -53,7 +53,8 @@ async def begin(settings: NriSettings, host: LabHost) -> AsyncIterator[Begin]:
         await plugins.close()
         await until(partial(_only_installed, plugins))
     assert not os.path.exists(settings.socket)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    # fewer, where what an earlier test had left to the collector of garbage went meanwhile
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.shim import first_processes, log_files
+from crib.backends.shim import first_processes
 from crib.backends.shim import outputs as outputs_module
 from crib.backends.shim.attach import AttachedClients
 from crib.backends.shim.chunks import Chunk
 from crib.backends.shim.fifo_ends import open_output_again
 from crib.backends.shim.first_processes import FirstProcesses
 from crib.backends.shim.outputs import TURNS
+from crib.backends.streams import log_files
 from crib.host.threads import Overdue
 from crib.model.container import ContainerRecord
 from crib.model.errors import CribError, InvalidRequest, WrongState

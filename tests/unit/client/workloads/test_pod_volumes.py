@@ -264,6 +264,54 @@ async def test_the_pods_group_owns_what_a_kubelet_would_give_it(
 
 
 @pytest.mark.root
+@pytest.mark.parametrize(
+    ("spec", "volume", "mounts"),
+    [
+        ({"access_modes": ["ReadOnlyMany"]}, CLAIM, ""),
+        ({"block": True}, CLAIM, "volumeDevices: [{name: v, devicePath: /dev/x}]"),
+    ],
+    ids=["read-only", "device"],
+)
+async def test_what_is_read_only_or_a_device_keeps_its_group(
+    connection: Connection, world: VolumeWorld, dirs: Dirs, spec: dict[str, object], volume: str, mounts: str
+) -> None:
+    made = world.add_volume("default/data", **spec)
+    plan = plan_of(dirs, volume, mounts, spec="securityContext: {fsGroup: 1234}")
+    files.make(plan, dirs)
+    await pod_volumes.attach(connection, plan, dirs, lambda _: None)
+    assert os.stat(f"{world.directory}/{made.id}").st_gid == 0
+
+
+@pytest.mark.root
+async def test_no_part_of_a_volume_is_mounted_any_more_when_it_is_taken_from_the_pod(
+    connection: Connection, world: VolumeWorld, dirs: Dirs
+) -> None:
+    """A volume of which a part is mounted is busy, and cannot be unmounted."""
+    volume = world.add_volume("default/data")
+    Path(world.directory, volume.id, "part").mkdir()
+    plan = plan_of(dirs, CLAIM, "volumeMounts: [{name: v, mountPath: /d, subPath: part}]")
+    pod = await start(connection, plan, dirs)
+    assert mounts_below(dirs.pod("u1"))
+    seen: list[list[str]] = []
+    world.taking = lambda: seen.append(list(mounts_below(dirs.pod("u1"))))
+    await remove_pod(connection, pod_of(world, pod), dirs)
+    assert seen == [[]]
+
+
+@pytest.mark.parametrize(("kind", "relabels"), [("local", True), ("image", False)])
+async def test_files_of_an_image_get_no_other_label(
+    connection: Connection, world: VolumeWorld, dirs: Dirs, kind: str, relabels: bool
+) -> None:
+    world.add_volume("default/data", kind=kind)
+    plan = plan_of(dirs, CLAIM, "volumeMounts: [{name: v, mountPath: /d}]")
+    files.make(plan, dirs)
+    placed = await pod_volumes.attach(connection, plan, dirs, lambda _: None)
+    again = await pod_volumes.as_attached(connection, plan, "u1", dirs)
+    for found in (placed, again):
+        assert [mount.selinux_relabel for mount in found.containers[0].config.mounts] == [relabels]
+
+
+@pytest.mark.root
 async def test_a_driver_that_gives_files_to_the_group_is_left_to_it(
     connection: Connection, world: VolumeWorld, dirs: Dirs
 ) -> None:
@@ -368,6 +416,8 @@ async def test_another_runtime_refuses_claims_before_anything_is_made(dirs: Dirs
         words = "pod default/web: volume v: claims, ephemeral and csi volumes need cribd"
         with pytest.raises(PodFailure, match=words):
             await pod_volumes.check(connection, [plan])
+        with pytest.raises(PodFailure, match="pod default/web: volume v: this runtime keeps no volumes"):
+            await pod_volumes.attach(connection, plan, dirs, told.note)
         limited = plan_of(
             dirs, "{name: l, emptyDir: {sizeLimit: 1Mi}}", "volumeMounts: [{name: l, mountPath: /l}]"
         )

@@ -9,7 +9,9 @@ imported when the first pull begins, because an import of an archive does not ne
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -238,10 +240,19 @@ def translated(error: Exception) -> HostFailure:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return HostFailure(0, f"its certificate is not accepted: {error.certificate_error}")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return HostFailure(0, registry.printable(f"connection failed: {error.os_error}"))
+        return HostFailure(0, registry.printable(f"connection failed: {_words_of(error.os_error)}"))
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return HostFailure(0, "closed the connection without an answer")
     if isinstance(error, (aiohttp.ClientError, OSError, ValueError)):
         return HostFailure(0, registry.printable(f"{type(error).__name__}: {error}"))
     raise error
+
+
+def _words_of(error: OSError) -> str:
+    """The system's words, without numbers and addresses. Several errors in one have no number: their text."""
+    if isinstance(error, socket.gaierror):
+        return str(error).rpartition("] ")[2].lower()
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def _pause(attempt: int, retry_after: float | None) -> float:

@@ -8,7 +8,6 @@ derived from settings and the pod's id, so nothing but the addresses is on recor
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -50,7 +49,7 @@ from crib.model.sandbox import DnsConfig, NetworkAttachment
 from crib.model.settings import NetworkSettings, Settings
 from crib.model.stats import NetworkUsage
 from crib.model.tallies import Operations
-from crib.ports.clocks import StageTimer
+from crib.ports.clocks import StageTimer, Untimed
 from crib.ports.networks import PodNetwork
 
 T = TypeVar("T")
@@ -122,7 +121,7 @@ class BridgeNetwork:
         if not (half_made or limits):
             return None
         _log.warning("pod %s: its network is half-made, and is repaired", pod.id)
-        return await self.repair(pod, lambda name, detail: contextlib.nullcontext())
+        return await self.repair(pod, Untimed())
 
     async def detach(self, pod: PodNetwork) -> None:
         """Give back host ports and addresses; the link goes with the pod's namespace."""

@@ -183,6 +183,8 @@ class Rules:
         self.table = settings.table
         self._forwards: Forwards = {}
         self._made: Contents | None = None
+        self._found_whole: tuple[int, Forwards, who.Elements] | None = None
+        """The generation of the kernel's tables in which all was there, and what that was."""
         self._lock = asyncio.Lock()
         self._nftables: Nftables | None = None
         self._one_at_a_time = threading.Lock()  # a libnftables context is not for two threads at once
@@ -209,7 +211,12 @@ class Rules:
 
         def restore() -> bool:
             with self.senders.lock:
+                # First: what is changed after this is seen the next time.
+                now = self._context().generation(), dict(self._forwards), self.senders.elements
+                if now == self._found_whole:
+                    return False
                 if self._is_whole(self._contents()):
+                    self._found_whole = now
                     return False
                 self._make(ranges, "restore rules")
                 return True

@@ -7,7 +7,6 @@ and needs no plugin. Plugins that must not meet other pods' work (GC) run alone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -41,7 +40,7 @@ from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment, PodMetadata
 from crib.model.settings import NetworkSettings, Settings
 from crib.model.stats import NetworkUsage
-from crib.ports.clocks import StageTimer
+from crib.ports.clocks import StageTimer, Untimed
 from crib.ports.networks import PodNetwork
 from crib.wire import cni
 
@@ -95,7 +94,7 @@ class CniNetwork:
         kept = await self._kept_or_none(pod)
         if kept and all(one.result is not None for one in kept):
             return None
-        return await self.repair(pod, lambda name, detail: contextlib.nullcontext())
+        return await self.repair(pod, Untimed())
 
     async def detach(self, pod: PodNetwork) -> None:
         """Run DEL with what was kept; nothing kept, nothing to do. Goes on after a plugin's failure."""

@@ -3218,7 +3218,7 @@ class KeptPod(_message.Message):
     since: _builtins.int
     """when that was last asked for"""
     phase: _builtins.str
-    """Starting, Running, Stopping, Stopped, Succeeded or Failed; empty: nobody has looked at it yet"""
+    """Starting, Running, Stopping, Stopped, Succeeded or Failed, of a Job also Suspended; empty: nobody has looked at it yet"""
     message: _builtins.str
     """what is wrong, or why it has ended"""
     pod_sandbox_id: _builtins.str

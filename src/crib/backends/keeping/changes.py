@@ -1,4 +1,4 @@
-"""What two reports of a kept pod, one after the other, say of restarts."""
+"""What two reports of a kept pod, one after the other, say of restarts and of probes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _WHO = "by crib's supervisor"
 _NS = 1_000_000_000
 
 
-def restarts(before: PodReport | None, after: PodReport, now: int) -> Iterator[NodeEvent]:
-    """A pause before each restart, if there is one, and the restart; `now` in nanoseconds since the epoch.
+def changes(before: PodReport | None, after: PodReport, now: int) -> Iterator[NodeEvent]:
+    """A pause before each restart, if there is one, the restart, and what probes found; `now` in nanoseconds.
 
     Without a report before, the daemon may have been killed between a restart and its being told: the restart
     of each container is told then, and whoever keeps events knows whether it has been told.
@@ -30,6 +30,8 @@ def restarts(before: PodReport | None, after: PodReport, now: int) -> Iterator[N
         last = earlier.get(one.name)
         if last is None:
             continue
+        if probed := _probed(last, one):
+            yield _event(after, one, now, *probed)
         action = text = ""
         if one.restarts > last.restarts:
             why = _why(last, is_same_pod=before.sandbox in ("", after.sandbox))
@@ -39,15 +41,28 @@ def restarts(before: PodReport | None, after: PodReport, now: int) -> Iterator[N
             action = "backing off"
             text = f"{_why(one)}; again in {pause:g} s (restart {one.restarts + 1}, {_WHO})"
         if action:
-            yield NodeEvent(
-                EventKind.CONTAINER,
-                action,
-                now,
-                subject=one.id,
-                pod_id=after.sandbox,
-                name=one.name.rpartition("/")[2],
-                text=text,
-            )
+            yield _event(after, one, now, action, text)
+
+
+def _probed(last: ContainerReport, one: ContainerReport) -> tuple[str, str] | None:
+    """Action and text where a probe has found something else than before."""
+    before = last.probe if last.id == one.id else ""
+    if one.probe and one.probe != before:
+        return "unhealthy", one.probe[:MAX_MESSAGE]
+    is_well = before and one.ready and one.id == last.id
+    return ("healthy", "its readiness probe succeeds again") if is_well else None
+
+
+def _event(pod: PodReport, one: ContainerReport, now: int, action: str, text: str) -> NodeEvent:
+    return NodeEvent(
+        EventKind.CONTAINER,
+        action,
+        now,
+        subject=one.id,
+        pod_id=pod.sandbox,
+        name=one.name.rpartition("/")[2],
+        text=text,
+    )
 
 
 def _why(one: ContainerReport, *, is_same_pod: bool = True) -> str:

@@ -15,9 +15,9 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from crib.backends.failures import why
-from crib.backends.shim.chunks import Chunk
 from crib.backends.streams.logs import log_job
 from crib.host.threads import FOREIGN, Job, Overdue
 from crib.model.container import ContainerRecord
@@ -31,6 +31,18 @@ _NO_THREAD_PAUSE = 1.0
 """Seconds until a write is tried again for which there was no thread, as too many hang."""
 _MODE = 0o640
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Entries(Protocol):
+    """What is to be appended, by threads. OSError when the file takes it not at all or in part."""
+
+    def put_into(self, log: int) -> None:
+        """Append it to an open log."""
+        ...
+
+    def finish(self, log: int) -> None:
+        """The same for what an earlier daemon has left, which may have begun."""
+        ...
 
 
 class LogFile:
@@ -54,13 +66,13 @@ class LogFile:
         """The same, however long it takes. Where it cannot be opened, what is written to it is lost."""
         await self._patiently(lambda: self._put(lambda _fd: None), lambda: None)
 
-    async def append(self, chunk: Chunk, slow: Callable[[], None]) -> None:
+    async def append(self, entries: Entries, slow: Callable[[], None]) -> None:
         """Returns when it is there, or lost; calls `slow` if that takes long."""
-        await self._patiently(lambda: self._put(chunk.put_into), slow)
+        await self._patiently(lambda: self._put(entries.put_into), slow)
 
-    async def finish(self, chunk: Chunk) -> None:
+    async def finish(self, entries: Entries) -> None:
         """The same for what an earlier daemon has left."""
-        await self._patiently(lambda: self._put(chunk.finish), lambda: None)
+        await self._patiently(lambda: self._put(entries.finish), lambda: None)
 
     async def note(self, words: str) -> None:
         """A line of our own, as of standard error."""
