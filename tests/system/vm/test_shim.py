@@ -19,6 +19,20 @@ NOBODY = 65534
 STAGES = ["shim", "virtiofsd", "qemu", "kernel", "init", "agent", "configure"]
 
 
+def charged(cgroup: str) -> int:
+    """Bytes."""
+    layout = detect_layout()
+    name = "memory.current" if layout.mode == "v2" else "memory.usage_in_bytes"
+    return int(Cgroups(layout).read(cgroup, name))
+
+
+def memory_of(pid: int) -> int:
+    """Bytes that a process has touched: its own, and those of the guest."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    return sum(int(fields[name].split()[0]) << 10 for name in ("RssAnon", "RssShmem"))
+
+
 async def test_a_pod_boots_runs_containers_and_leaves_nothing(image: str) -> None:
     async with vm_shim(image) as vm:
         qemu = await vm.boot()
@@ -32,6 +46,7 @@ async def test_a_pod_boots_runs_containers_and_leaves_nothing(image: str) -> Non
         there = Cgroups(detect_layout()).pids(vm.cgroup)
         assert set(pids) < set(there), "and the part of virtiofsd that does the work"
         assert len(there) == 4
+        assert charged(vm.cgroup) > 0.9 * memory_of(qemu), "also of what it used first"
         assert os.stat(f"/proc/{qemu}").st_uid == NOBODY
         container = vm.container("one", "/bin/sh", "-c", "echo out; echo err >&2; hostname; exit 3")
         assert await container.run() == (3, b"out\nvm-pod\n", b"err\n")

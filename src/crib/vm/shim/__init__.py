@@ -20,10 +20,10 @@ service for containers; and `delete` after a shim that has died. What a client m
   pod's.
 * When qemu, virtiofsd or the guest's agent ends for good, all containers end with 137, then the shim ends.
 
-`main` is the program, `launch` starts the VM as early as it can, `serve` is the shim as it serves, with
-`sandbox_service`, `task_service` and `serving`. `pod` is the VM with all that belongs to it: `machine`
-(programs) and `watching`, `network`, `share` (what the guest sees by virtiofs), `link` and `agent` (the
-connection to the guest), `processes` and `carrying` (its processes and their bytes), `events`, `stages`.
-`options` is what the shim is told, `spec` makes a container's config.json one for the guest, and `clearing`
-is what `delete` does.
+`main` is the program, `launch` starts the VM as early as it can, in the pod's `cgroup`; `serve` is the shim
+as it serves, with `sandbox_service`, `task_service` and `serving`. `pod` is the VM with all that belongs to
+it: `machine` (programs) and `watching`, `network`, `share` (what the guest sees by virtiofs), `link` and
+`agent` (the connection to the guest), `processes` and `carrying` (its processes and their bytes), `events`,
+`stages`. `options` is what the shim is told, `spec` makes a container's config.json one for the guest, and
+`clearing` is what `delete` does.
 """

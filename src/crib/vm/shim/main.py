@@ -161,6 +161,7 @@ def _start(called: Called, bundle: str, given: bytes) -> int:
 
 def _begin_early(bundle: str, given: bytes) -> EarlyVm:
     """The VM boots already, where its recipe is understood; else CreateSandbox says what is wrong."""
+    from crib.vm.shim.cgroup import join_cgroup
     from crib.vm.shim.launch import EarlyVm, read_recipe
     from crib.vm.shim.stages import Stages, process_began
 
@@ -168,6 +169,8 @@ def _begin_early(bundle: str, given: bytes) -> EarlyVm:
     stages.begin("shim", process_began())
     try:
         recipe = read_recipe(given, bundle)
+        if recipe.plan.cgroup:
+            join_cgroup(recipe.plan.cgroup)
         stages.end("shim")
         early.begin(recipe)
     except (OSError, ValueError):

@@ -9,7 +9,6 @@ import os
 import time
 from dataclasses import dataclass
 
-from crib.host.cgroups import Cgroups, detect_layout, expand_slice
 from crib.host.threads import OURS, Job
 from crib.stubs.vm import guest_pb2 as guest
 from crib.tasks.keeper import TaskKeeper
@@ -17,6 +16,7 @@ from crib.ttrpc.carriers import SocketCarrier
 from crib.ttrpc.errors import CallFailed, PeerLost, TtrpcError
 from crib.vm.qemu import SHARE_TAG
 from crib.vm.shim.agent import AgentClient
+from crib.vm.shim.cgroup import join_cgroup
 from crib.vm.shim.events import GuestEvents, Publisher
 from crib.vm.shim.launch import EarlyVm, Recipe, launch, share_path, undo
 from crib.vm.shim.link import AgentLink
@@ -105,14 +105,13 @@ class VmPod:
         """Start the VM, if it was not started from this recipe already. CallFailed, OSError: nothing runs."""
         if self._made is not None or self.ended.done():
             raise CallFailed(Code.ALREADY_EXISTS, "the VM is there already")
+        if recipe.plan.cgroup:
+            await OURS.run(Job("the cgroup of the VM", limit=CONFIGURE_TIME), join_cgroup, recipe.plan.cgroup)
         launched = self._early.take(recipe) or launch(recipe, self.bundle, self.stages)
         self.plan, self._network = recipe.plan, launched.network
         self._boot_time = recipe.options.boot_time
         self._made = await _Made.of(launched.started, self._keeper, self._publisher)
         self._keeper.part("the life of a VM", self._live(self._made))
-        if recipe.plan.cgroup:
-            job = Job("the cgroup of the VM", limit=CONFIGURE_TIME)
-            await OURS.run(job, self._move, recipe.plan.cgroup)
 
     async def start(self) -> None:
         """Returns when the guest is ready for containers. CallFailed if that fails: it is ended."""
@@ -153,18 +152,6 @@ class VmPod:
         if self._made is None:
             raise CallFailed(Code.FAILED_PRECONDITION, "the VM is not made yet")
         return self._made
-
-    def _move(self, named: str) -> None:
-        """Shim, qemu and virtiofsd go to the pod's cgroup, with what they have started. Blocks."""
-        path = cgroup_path(named)
-        cgroups = Cgroups(detect_layout())
-        cgroups.create(path)
-        moved: set[int] = set()
-        while left := [pid for pid in _with_children(os.getpid()) if pid not in moved]:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    cgroups.add_process(path, pid)
-            moved.update(left)
 
     async def _configure(self, made: _Made) -> None:
         info = await made.agent.ask("Info", guest.InfoRequest(), guest.InfoResponse, CONFIGURE_TIME)
@@ -245,17 +232,6 @@ class _Made:
             await self.events.told()
 
 
-def _with_children(pid: int) -> list[int]:
-    """A process, and those that it and they have started. Those that have ended are left out."""
-    found = [pid]
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
-                for child in file.read().split():
-                    found += _with_children(int(child))
-    return found
-
-
 def configure_request(plan: VmPlan, network: JoinedNetwork) -> guest.ConfigureRequest:
     """What the guest is told of the pod."""
     shm = os.statvfs(plan.shm) if plan.shm else None
@@ -286,12 +262,3 @@ def configure_request(plan: VmPlan, network: JoinedNetwork) -> guest.ConfigureRe
         now=time.time_ns(),
         shm_bytes=0 if shm is None else shm.f_blocks * shm.f_frsize,
     )
-
-
-def cgroup_path(named: str) -> str:
-    """Of the OCI's cgroupsPath: a path, or systemd's `SLICE:PREFIX:NAME`. ValueError."""
-    if ":" not in named:
-        return named
-    slice_name, prefix, name = named.split(":", 2)
-    unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
-    return f"{expand_slice(slice_name).rstrip('/')}/{unit}"
