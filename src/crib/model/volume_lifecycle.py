@@ -33,8 +33,8 @@ class UseVerb(StrEnum):
     """What may change a pod's use of a volume."""
 
     BEGIN = "begin to publish"
-    """Also once more, of what a pod has already: it is completed."""
     PUBLISH = "publish"
+    """Once more, too: what a pod has stays published meanwhile."""
     UNPUBLISH = "unpublish"
     LOSE = "lose"
     """The machine was booted anew: nothing of it is there."""
@@ -50,7 +50,7 @@ SNAPSHOT_MOVES: Mapping[VolumeVerb, Mapping[SnapshotState, SnapshotState]] = {
 }
 USE_MOVES: Mapping[UseVerb, Mapping[UseState, UseState]] = {
     UseVerb.BEGIN: dict.fromkeys(_U, _U.PUBLISHING),
-    UseVerb.PUBLISH: {_U.PUBLISHING: _U.PUBLISHED},
+    UseVerb.PUBLISH: dict.fromkeys((_U.PUBLISHING, _U.PUBLISHED), _U.PUBLISHED),
     UseVerb.UNPUBLISH: dict.fromkeys(_U, _U.UNPUBLISHING),
     UseVerb.LOSE: dict.fromkeys(_U, _U.PUBLISHING),
 }

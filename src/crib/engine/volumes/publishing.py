@@ -136,7 +136,7 @@ class Publishing:
         has = record.use(use.pod.uid, use.volume)
         if has is not None and has.state is UseState.PUBLISHED:
             # The pod has it, and may be running: a kill now must not make a start take it back.
-            use = replace(use, state=has.state, path=has.path)
+            use = replace(has, pod=use.pod, read_only=use.read_only, since=use.since, problem="")
         else:
             use = replace(use, state=move_use(use, UseVerb.BEGIN))
         record = shelf.put(
@@ -151,8 +151,7 @@ class Publishing:
             attachment = await shelf.call(record, "stage", shelf.kind(record.spec).stage(record))
             record = shelf.put(replace(record, stage=StageState.STAGED, attachment=dict(attachment)))
         path = await shelf.call(record, "publish", shelf.kind(record.spec).publish(record, use))
-        state = use.state if use.state is UseState.PUBLISHED else move_use(use, UseVerb.PUBLISH)
-        use = replace(use, state=state, path=path, problem="")
+        use = replace(use, state=move_use(use, UseVerb.PUBLISH), path=path, problem="")
         return shelf.put(replace(record, uses=with_use(record, use), problem="")), use
 
     async def attach_all(self, record: VolumeRecord) -> VolumeRecord:
