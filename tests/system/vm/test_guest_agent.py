@@ -336,6 +336,7 @@ async def test_a_container_is_made_of_layers_where_its_configuration_says_so(
     await calls.create("layered", str(bundle))
     await calls.start("layered")
     assert await calls.read_all(id="layered") == b"of the top layer\nmore\n"
+    await calls.wait("layered")
     await calls.delete("layered")
     assert (bundle / "upper" / "new").read_text() == "more\n"
     root["layers"] = ["../root"]

@@ -363,7 +363,7 @@ async def test_what_status_has_looked_at_is_not_looked_at_again(monkeypatch: pyt
         asked.append(now)
         return now
 
-    monkeypatch.setattr("crib.engine.networks.LOOK_AFTER_SECONDS", 0.001)
+    monkeypatch.setattr("crib.engine.networks.LOOK_AFTER_SECONDS", 0.000001)
     monkeypatch.setattr("crib.engine.networks.time", SimpleNamespace(monotonic=monotonic))
     world = World(SETTINGS)
     world.networks.shared = BRIDGE
