@@ -37,17 +37,29 @@ COLUMNS = (
     "when",
 )
 _BEGIN, _END = "<!-- script/guest --record writes what follows -->", "<!-- end -->"
-_PYTEST = "python -m pytest -p no:cacheprovider --junit-xml=$CRIB_ARTEFACTS/report.xml"
-_SYSTEM = (
-    "host", "oci", "shim", "network", "volumes", "images/test_erofs_mount.py", "images/test_layer_*.py",
-    "images/test_worker_confinement.py", "stories/test_checkpoints*.py", "stories/test_containerd.py",
-    "stories/test_csi_volumes.py", "stories/test_hung_volumes.py", "stories/test_network*.py",
-    "stories/test_pod_life.py", "stories/test_pod_volumes.py", "stories/test_restart.py",
-    "stories/test_restored.py", "stories/test_running.py", "stories/test_seeing.py", "stories/test_shim*.py",
-    "stories/test_start.py", "stories/test_systemd.py", "stories/test_update.py", "stories/test_userns.py",
-    "stories/test_volume*.py",
-)  # fmt: skip
-"""Of tests/system, what touches cgroups, mounts, security, network and recovery."""
+_PYTEST = (
+    "python -m pytest -vv --tb=short -p tests.guest.told -p no:cacheprovider "
+    "--junit-xml=$CRIB_ARTEFACTS/report.xml --durations=40"
+)
+_SYSTEM: Mapping[str, tuple[str, ...]] = {
+    "pods": (
+        "host", "stories/test_pod_life.py", "stories/test_pod_metrics.py", "stories/test_restart.py",
+        "stories/test_running.py", "stories/test_seeing.py", "stories/test_start.py",
+        "stories/test_systemd.py", "stories/test_update.py", "stories/test_userns.py",
+    ),
+    "shims": (
+        "shim", "stories/test_checkpoints*.py", "stories/test_containerd.py", "stories/test_restored.py",
+        "stories/test_shim*.py",
+    ),
+    "oci": ("oci",),
+    "network": ("network", "stories/test_network*.py"),
+    "volumes": (
+        "volumes", "images/test_erofs_mount.py", "images/test_layer_*.py",
+        "images/test_worker_confinement.py", "stories/test_csi_volumes.py", "stories/test_hung_volumes.py",
+        "stories/test_pod_volumes.py", "stories/test_volume*.py",
+    ),
+}  # fmt: skip
+"""Of tests/system, what touches cgroups, mounts, security, network, recovery: in parts of half an hour."""
 _APART = "tests/system/oci/test_selinux.py"
 """Wants to be started at a level of its own, as it says."""
 
@@ -71,6 +83,11 @@ class Suite:
     needs_critest: bool = False
 
 
+def _system(names: Iterable[str]) -> Suite:
+    paths = " ".join(f"tests/system/{name}" for name in names)
+    return Suite(f"{_PYTEST} -n 2 --dist worksteal -m 'not nightly' --ignore={_APART} {paths}")
+
+
 def _critest(handler: str) -> Suite:
     command = f"python -m tests.guest.conformance {handler} {CRITEST} $CRIB_ARTEFACTS/report.xml"
     return Suite(command, needs_critest=True)
@@ -78,9 +95,7 @@ def _critest(handler: str) -> Suite:
 
 SUITES: Mapping[str, Suite] = {
     "smoke": Suite(f"{_PYTEST} tests/guest/smoke.py"),
-    "system": Suite(
-        f"{_PYTEST} -m 'not nightly' --ignore={_APART} {' '.join(f'tests/system/{name}' for name in _SYSTEM)}"
-    ),
+    **{f"system {part}": _system(names) for part, names in _SYSTEM.items()},
     "critest crun": _critest("crun"),
     "critest runc": _critest("runc"),
 }
