@@ -38,18 +38,27 @@ COLUMNS = (
 )
 _BEGIN, _END = "<!-- script/guest --record writes what follows -->", "<!-- end -->"
 _PYTEST = "python -m pytest -p no:cacheprovider --junit-xml=$CRIB_ARTEFACTS/report.xml"
-_SYSTEM = (
-    "host", "oci", "shim", "network", "volumes", "images/test_erofs_mount.py", "images/test_layer_*.py",
-    "images/test_worker_confinement.py", "stories/test_checkpoints*.py", "stories/test_containerd.py",
-    "stories/test_csi_volumes.py", "stories/test_hung_volumes.py", "stories/test_network*.py",
-    "stories/test_pod_life.py", "stories/test_pod_volumes.py", "stories/test_restart.py",
-    "stories/test_restored.py", "stories/test_running.py", "stories/test_seeing.py", "stories/test_shim*.py",
-    "stories/test_start.py", "stories/test_systemd.py", "stories/test_update.py", "stories/test_userns.py",
-    "stories/test_volume*.py",
-)  # fmt: skip
-"""Of tests/system, what touches cgroups, mounts, security, network and recovery."""
-_APART = "tests/system/oci/test_selinux.py"
-"""Wants to be started at a level of its own, as it says."""
+_SYSTEM: Mapping[str, tuple[str, ...]] = {
+    "host": ("host",),
+    "volumes": (
+        "volumes", "images/test_erofs_mount.py", "images/test_layer_*.py", "stories/test_csi_volumes.py",
+        "stories/test_hung_volumes.py", "stories/test_pod_volumes.py", "stories/test_volume*.py",
+    ),
+    "security": ("oci/test_apparmor*.py", "oci/test_selinux.py", "oci/test_container_cves.py",
+        "oci/test_seccomp_notifier.py", "images/test_worker_confinement.py", "stories/test_userns.py"),
+    "network": ("network", "stories/test_network*.py"),
+    "containers": (
+        "oci", "shim", "stories/test_pod_life.py", "stories/test_running.py", "stories/test_seeing.py",
+        "stories/test_shim*.py", "stories/test_start.py", "stories/test_systemd.py", "stories/test_update.py",
+    ),
+    "recovery": (
+        "stories/test_checkpoints*.py", "stories/test_containerd.py", "stories/test_restart.py",
+        "stories/test_restored.py",
+    ),
+}  # fmt: skip
+"""Of tests/system, what touches cgroups, mounts, security, network and recovery, in parts; some tests are in
+two of them.
+"""
 
 FACTS = r"""
 . /etc/os-release
@@ -76,11 +85,15 @@ def _critest(handler: str) -> Suite:
     return Suite(command, needs_critest=True)
 
 
+def _system(names: Iterable[str]) -> Suite:
+    paths = dict.fromkeys(f"tests/system/{name}" for name in names)
+    return Suite(f"{_PYTEST} -m 'not nightly' {' '.join(paths)}")
+
+
 SUITES: Mapping[str, Suite] = {
     "smoke": Suite(f"{_PYTEST} tests/guest/smoke.py"),
-    "system": Suite(
-        f"{_PYTEST} -m 'not nightly' --ignore={_APART} {' '.join(f'tests/system/{name}' for name in _SYSTEM)}"
-    ),
+    "system": _system(name for names in _SYSTEM.values() for name in names),
+    **{f"system {part}": _system(names) for part, names in _SYSTEM.items()},
     "critest crun": _critest("crun"),
     "critest runc": _critest("runc"),
 }
@@ -116,7 +129,7 @@ def run_suite(guest: Guest, name: str, artefacts: Path, within: float | None = N
         guest.copy_in(critest(), CRITEST)
     began = datetime.datetime.now(datetime.UTC)
     mirror = {name: os.environ[name] for name in ("CRIB_CRITEST_MIRROR",) if name in os.environ}
-    command = ["sh", "-c", suite.command]
+    command = [*guest.level_of_services, "sh", "-c", suite.command]
     if within is not None:
         command = ["timeout", "--signal=INT", f"--kill-after={END_SECONDS:.0f}", f"{within:.0f}", *command]
     code = guest.stream(*command, env=mirror)
