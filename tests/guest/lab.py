@@ -163,6 +163,13 @@ class Guest:
         return self._design.image.recipe.name
 
     @property
+    def level_of_services(self) -> tuple[str, ...]:
+        """Before a command that starts containers. With SELinux these may not use the pipes of a process that
+        has all categories, as root's shell has.
+        """
+        return ("runcon", "-l", "s0") if self._design.image.recipe.selinux else ()
+
+    @property
     def ssh_command(self) -> str:
         """How to enter the guest by hand."""
         return shlex.join(self._ssh)
