@@ -48,7 +48,8 @@ _SYSTEM: Mapping[str, tuple[str, ...]] = {
         "stories/test_systemd.py", "stories/test_update.py", "stories/test_userns.py",
     ),
     "shims": (
-        "shim", "stories/test_checkpoints*.py", "stories/test_containerd.py", "stories/test_restored.py",
+        "shim/test_shared_sweeps.py", "shim/test_shim_deaths.py", "stories/test_checkpoints*.py",
+        "stories/test_containerd.py", "stories/test_restored.py",
         "stories/test_shim*.py",
     ),
     "oci": ("oci",),
@@ -66,6 +67,7 @@ _SYSTEM: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Of tests/system, what touches cgroups, mounts, security, network, recovery: in parts of half an hour.
 The last is a choice of the others, for guests with less time.
+Without shim/test_own_kernels.py: a fake shim, to which the kernel makes no difference.
 """
 
 FACTS = r"""
