@@ -52,6 +52,7 @@ ENVIRONMENT = {
     "GRPC_ENABLE_FORK_SUPPORT": "0",
     "no_proxy": "127.0.0.1,localhost",
     "NO_PROXY": "127.0.0.1,localhost",
+    "PYTHONUNBUFFERED": "1",
     "CRIB_ARTEFACTS": ARTEFACTS,
     "CRIB_TEST_PATIENCE": "10",
 }

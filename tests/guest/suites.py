@@ -37,29 +37,29 @@ COLUMNS = (
     "when",
 )
 _BEGIN, _END = "<!-- script/guest --record writes what follows -->", "<!-- end -->"
-_PYTEST = "python -m pytest -p no:cacheprovider --junit-xml=$CRIB_ARTEFACTS/report.xml"
+_PYTEST = (
+    "python -m pytest -vv --tb=short -p tests.guest.told -p no:cacheprovider "
+    "--junit-xml=$CRIB_ARTEFACTS/report.xml --durations=40"
+)
 _SYSTEM: Mapping[str, tuple[str, ...]] = {
-    "host": ("host",),
-    "volumes": (
-        "volumes", "images/test_erofs_mount.py", "images/test_layer_*.py", "stories/test_csi_volumes.py",
-        "stories/test_hung_volumes.py", "stories/test_pod_volumes.py", "stories/test_volume*.py",
+    "pods": (
+        "host", "stories/test_pod_life.py", "stories/test_pod_metrics.py", "stories/test_restart.py",
+        "stories/test_running.py", "stories/test_seeing.py", "stories/test_start.py",
+        "stories/test_systemd.py", "stories/test_update.py", "stories/test_userns.py",
     ),
-    "security": ("oci/test_apparmor*.py", "oci/test_selinux.py", "oci/test_container_cves.py",
-        "oci/test_seccomp_notifier.py", "images/test_worker_confinement.py", "stories/test_userns.py"),
+    "shims": (
+        "shim", "stories/test_checkpoints*.py", "stories/test_containerd.py", "stories/test_restored.py",
+        "stories/test_shim*.py",
+    ),
+    "oci": ("oci",),
     "network": ("network", "stories/test_network*.py"),
-    "containers": (
-        "oci", "shim", "stories/test_pod_life.py", "stories/test_running.py", "stories/test_seeing.py",
-        "stories/test_shim*.py", "stories/test_start.py", "stories/test_systemd.py", "stories/test_update.py",
-    ),
-    "recovery": (
-        "stories/test_checkpoints*.py", "stories/test_containerd.py", "stories/test_restart.py",
-        "stories/test_restored.py",
+    "volumes": (
+        "volumes", "images/test_erofs_mount.py", "images/test_layer_*.py",
+        "images/test_worker_confinement.py", "stories/test_csi_volumes.py", "stories/test_hung_volumes.py",
+        "stories/test_pod_volumes.py", "stories/test_volume*.py",
     ),
 }  # fmt: skip
-"""Of tests/system, what touches cgroups, mounts, security, network and recovery, in parts; some tests are in
-two of them.
-"""
-
+"""Of tests/system, what touches cgroups, mounts, security, network, recovery: in parts of half an hour."""
 FACTS = r"""
 . /etc/os-release
 echo "distribution=$NAME $VERSION_ID"
@@ -80,19 +80,18 @@ class Suite:
     needs_critest: bool = False
 
 
+def _system(names: Iterable[str]) -> Suite:
+    paths = " ".join(f"tests/system/{name}" for name in names)
+    return Suite(f"{_PYTEST} -n 2 --dist worksteal -m 'not nightly' {paths}")
+
+
 def _critest(handler: str) -> Suite:
     command = f"python -m tests.guest.conformance {handler} {CRITEST} $CRIB_ARTEFACTS/report.xml"
     return Suite(command, needs_critest=True)
 
 
-def _system(names: Iterable[str]) -> Suite:
-    paths = dict.fromkeys(f"tests/system/{name}" for name in names)
-    return Suite(f"{_PYTEST} -m 'not nightly' {' '.join(paths)}")
-
-
 SUITES: Mapping[str, Suite] = {
     "smoke": Suite(f"{_PYTEST} tests/guest/smoke.py"),
-    "system": _system(name for names in _SYSTEM.values() for name in names),
     **{f"system {part}": _system(names) for part, names in _SYSTEM.items()},
     "critest crun": _critest("crun"),
     "critest runc": _critest("runc"),
