@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from crib.backends.shim import statistics
 from crib.model.settings import HandlerSettings
 from tests.contract.handler_lab import HandlerLab
 from tests.fakes import world
@@ -57,6 +58,7 @@ async def lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
             made = HandlerLab(docker.handler, docker.logs)
         elif request.param == "vm":
             monkeypatch.setattr(world, "BOUND", VM_SECONDS)
+            monkeypatch.setattr(statistics, "ANSWER_TIME", VM_SECONDS)
             shim = await stack.enter_async_context(vm_lab())
             made = HandlerLab(shim.handler, shim.logs)
         elif request.param == "runsc":
