@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +28,18 @@ _REAL = [pytest.mark.root, pytest.mark.system]
 _GVISOR = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's runsc is not installed")
 
 
+DAILY_IN_MACHINES = {"test_limits_of_created_and_running_containers_can_be_changed"}
+"""One boot: under emulation each takes seconds, so the rest is nightly."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        name, _, case = item.name.partition("[")
+        is_machines = item.path.parent == Path(__file__).parent and "vm" in re.split(r"[-\]]", case)
+        if is_machines and name not in DAILY_IN_MACHINES:
+            item.add_marker(pytest.mark.nightly)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def engine_that_tests_share(request: pytest.FixtureRequest) -> None:
     """Started before any of its tests looks what is there, and what it leaves behind."""
@@ -42,7 +56,7 @@ def engine_that_tests_share(request: pytest.FixtureRequest) -> None:
         pytest.param("runsc", marks=[*_REAL, _GVISOR]),
         pytest.param("shim of crun", marks=_REAL),
         pytest.param("shim of runc", marks=_REAL),
-        pytest.param("vm", marks=[*_REAL, pytest.mark.nightly]),
+        pytest.param("vm", marks=_REAL),
         pytest.param("docker", marks=_REAL),
     ]
 )
