@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 from crib.manifest.behaviour import DEFAULT_GRACE
 from crib.manifest.container import GRACE
 from crib.manifest.plan import INIT_CONTAINER
+from crib.manifest.pod_resources import Share, of_linux, pod_amounts
 from crib.manifest.quantity import MIN_SHARES, PERIOD
+from crib.manifest.resources import linux_resources
 from crib.manifest.security import MASKED_PATHS
 from crib.stubs.runtime.v1 import api_pb2 as cri
+from crib.stubs.runtime.v1.api_pb2 import LinuxContainerResources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,6 +54,17 @@ class RunningParts:
     aliases: Sequence[tuple[str, ...]] = ()
     hosts_path: str = ""
     seccomp_root: str = ""
+
+    @property
+    def own_resources(self) -> LinuxContainerResources:
+        """What was said of the pod as a whole: empty where it is what its containers have together."""
+        linux = self.sandbox.linux
+        ordered = sorted(self.containers, key=lambda one: INIT_CONTAINER not in one.annotations)
+        shares = [Share(of_linux(one.linux.resources), INIT_CONTAINER in one.annotations) for one in ordered]
+        given = _amounts(linux.resources)
+        if linux.cgroup_parent or given == _amounts(linux_resources(pod_amounts(shares))):
+            return LinuxContainerResources()  # the first is a kubelet's, which adds up by itself
+        return linux.resources
 
 
 def pod_document(parts: RunningParts) -> dict[str, Any]:
@@ -122,6 +136,8 @@ def _pod_fields(parts: RunningParts) -> dict[str, Any]:
             supplementalGroupsPolicy="Strict" if security.supplemental_groups_policy == cri.Strict else "",
             sysctls=[{"name": key, "value": value} for key, value in sorted(sandbox.linux.sysctls.items())],
         ),
+        "resources": _amounts(parts.own_resources),
+        "overhead": _amounts(sandbox.linux.overhead).get("limits", {}),
     }
 
 
@@ -154,7 +170,7 @@ def _container(
         args=[_escaped(word) for word in config.args],
         workingDir=config.working_dir,
         env=[{"name": env.key, "value": _escaped(env.value.decode(errors="replace"))} for env in config.envs],
-        resources=_resources(config),
+        resources=_resources(config, parts.own_resources),
         volumeMounts=list(_mounts(config.mounts, parts, volumes)),
         volumeDevices=list(_devices(config.devices, parts, volumes)),
         securityContext=_security(config, parts.seccomp_root),
@@ -172,8 +188,18 @@ def _escaped(text: str) -> str:
     return text.replace("$(", "$$(")
 
 
-def _resources(config: ContainerConfig) -> dict[str, Any]:
-    found = config.linux.resources
+def _resources(config: ContainerConfig, pods: LinuxContainerResources) -> dict[str, Any]:
+    """Without the limits that it has only because they are the pod's own."""
+    found = LinuxContainerResources()
+    found.CopyFrom(config.linux.resources)
+    if found.cpu_quota == pods.cpu_quota and found.cpu_period == pods.cpu_period:
+        found.cpu_quota = 0
+    if found.memory_limit_in_bytes == pods.memory_limit_in_bytes:
+        found.memory_limit_in_bytes = 0
+    return _amounts(found)
+
+
+def _amounts(found: LinuxContainerResources) -> dict[str, Any]:
     requests = {}
     if found.cpu_shares > MIN_SHARES:
         requests["cpu"] = f"{math.ceil(found.cpu_shares * 1000 / 1024)}m"

@@ -9,6 +9,7 @@ from crib.backends.bundle.bundles import Bundles
 from crib.backends.container_bundles import ContainerBundles
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.failures import trying
+from crib.backends.handler_notes import forget_handler
 from crib.backends.pod_handlers import PodHandler
 from crib.backends.pods.endings import Endings
 from crib.backends.pods.oom import OomKills
@@ -24,7 +25,6 @@ from crib.backends.shim.environment import ShimEnvironment, closed_environment, 
 from crib.backends.shim.events import EventsServer
 from crib.backends.shim.exits import ShimExits
 from crib.backends.shim.first_processes import FirstProcesses
-from crib.backends.shim.handler_notes import forget_handler
 from crib.backends.shim.infra import ShimInfra
 from crib.backends.shim.lives import ShimContainers
 from crib.backends.shim.pods import ShimPods

@@ -12,7 +12,6 @@ from crib.backends.vm.refusals import check_container, check_limits
 from crib.backends.vm.sizes import MachineSize
 from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
-from crib.model.errors import below
 from crib.model.ids import SandboxId
 from crib.model.sandbox import Resources
 from crib.ports.clocks import StageTimer
@@ -35,8 +34,7 @@ class VmContainers(ShimContainers):
 
     async def update(self, record: ContainerRecord, resources: Resources) -> None:
         size = await self._size(record.sandbox_id)
-        with below("linux"):
-            check_limits(resources, size, self._machines.options.vm)
+        check_limits(resources, size, self._machines.options.vm)
         await super().update(record, resources)
 
     async def _size(self, sandbox: SandboxId) -> MachineSize:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from crib.client.connection import Connection
     from crib.manifest.plan import ContainerPlan, Dirs, PodPlan
-    from crib.stubs.runtime.v1.api_pb2 import Container, PodSandbox
+    from crib.stubs.runtime.v1.api_pb2 import Container, PodSandbox, PodSandboxConfig
 
 _OWN = (
     "metadata.uid",
@@ -68,7 +68,7 @@ async def differences(connection: Connection, plan: PodPlan, dirs: Dirs) -> list
     attached = await pod_volumes.as_attached(connection, plan, pod.metadata.uid, dirs)
     plan = late.placed(attached, late.shown_paths(attached))  # shown are those that it does not have
     config = await attempts.sandbox_config(connection, pod.id)
-    found = _compared(plan.label, "", fields(plan.sandbox), _as_if(config, pod.metadata.uid, plan.uid))
+    found = _of_sandbox(plan, config, pod.metadata.uid)
     found += _files(plan, pod.metadata.uid, dirs)
     here = lookup.latest(await lookup.containers(connection, pod.id))
     addresses = await client_pods.addresses(connection, pod.id)
@@ -110,6 +110,12 @@ async def _of_container(
         if not (is_done and (container in plan.init_containers or not container.behaviour.restarts_after(0))):
             told.append(Difference(plan.label, container.name, "state", "running", lookup.state_of(known)))
     return told
+
+
+def _of_sandbox(plan: PodPlan, config: PodSandboxConfig, uid: str) -> list[Difference]:
+    """Limits that are made of the containers' differ where those do, and are not told again."""
+    told = _compared(plan.label, "", fields(plan.sandbox), _as_if(config, uid, plan.uid))
+    return [one for one in told if plan.own_resources or not one.field.startswith(_RESOURCES)]
 
 
 def _files(plan: PodPlan, uid: str, dirs: Dirs) -> list[Difference]:

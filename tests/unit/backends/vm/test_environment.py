@@ -13,8 +13,8 @@ from typing import cast
 import pytest
 
 from crib.backends.environment import HandlerOpening, SharedLayers
+from crib.backends.handler_notes import noted_handlers, write_handler_note
 from crib.backends.handlers import check_kinds, closed_handlers
-from crib.backends.shim.handler_notes import noted_handlers, write_handler_note
 from crib.backends.vm.environment import VmEnvironment, closed_environment, open_environment
 from crib.backends.vm.machine import MachineParts, find_machine, read_guest
 from crib.backends.vm.sizes import MachineSize
