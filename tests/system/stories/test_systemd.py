@@ -220,10 +220,10 @@ async def test_io_limits_outlive_a_reload_of_systemd(cri: Cri, handler: str) -> 
 @pytest.mark.parametrize("handler", HANDLERS)
 async def test_figures_are_those_of_the_scope_and_of_the_pods_slice(cri: Cri, handler: str) -> None:
     pod = await run_pod(cri, handler)
-    script = "head -c 20000000 /dev/zero > /dev/shm/held; echo done; exec sleep 600"
+    script = "head -c 20000000 /dev/zero > /dev/shm/held; exec sleep 600"
     box = await cri.run_container(pod, "sh", "-c", script, resources=limits(memory_limit_in_bytes=64 * MIB))
     scope = Scope(cri, pod, box)
-    await until(lambda: scope.figure("memory.current") >= 20_000_000)
+    await until(lambda: scope.figure("memory.current") >= 20_000_000 and scope.figure("pids.current") == 1)
     waited = {"cpu": "cpu.pressure", "memory": "memory.pressure", "io": "io.pressure"}
 
     def counters() -> list[int]:
