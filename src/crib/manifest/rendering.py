@@ -45,7 +45,7 @@ class MountSource:
 
 @dataclass(slots=True)
 class RunningParts:
-    """A pod as the runtime has it, and what is known of its host paths."""
+    """A pod as the runtime has it, and what is known of its host paths. `containers` as they were made."""
 
     sandbox: PodSandboxConfig
     containers: Sequence[ContainerConfig]
@@ -59,8 +59,9 @@ class RunningParts:
     def own_resources(self) -> LinuxContainerResources:
         """What was said of the pod as a whole: empty where it is what its containers have together."""
         linux = self.sandbox.linux
-        ordered = sorted(self.containers, key=lambda one: INIT_CONTAINER not in one.annotations)
-        shares = [Share(of_linux(one.linux.resources), INIT_CONTAINER in one.annotations) for one in ordered]
+        shares = [
+            Share(of_linux(one.linux.resources), INIT_CONTAINER in one.annotations) for one in self.containers
+        ]
         given = _amounts(linux.resources)
         if linux.cgroup_parent or given == _amounts(linux_resources(pod_amounts(shares))):
             return LinuxContainerResources()  # the first is a kubelet's, which adds up by itself

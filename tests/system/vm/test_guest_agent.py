@@ -85,6 +85,15 @@ async def test_a_command_in_a_container_has_streams_and_an_end_of_its_own(
     assert (await calls.state("one")).status == Status.RUNNING
 
 
+async def test_a_commands_terminal_hangs_up_when_its_input_ends(lab: HostAgent, calls: AgentCalls) -> None:
+    await lab.running("one", "exec sleep 1000")
+    await calls.execute("one", "tty", ["sleep", "1000"], terminal=True, stdin=WANTED)
+    request = task_pb2.CloseIORequest(id="one", exec_id="tty", stdin=True)
+    await calls.task("CloseIO", request, empty_pb2.Empty)
+    assert (await calls.wait("one", "tty")).exit_status == 129
+    await calls.task("CloseIO", request, empty_pb2.Empty)  # too late, and no error
+
+
 async def test_a_terminal_has_a_size_and_both_directions(lab: HostAgent, calls: AgentCalls) -> None:
     await lab.running("tty", "echo ready; read line; stty size; echo got $line", terminal=True, stdin=WANTED)
     await calls.read_until(b"ready\r\n", id="tty")

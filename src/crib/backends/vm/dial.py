@@ -39,10 +39,10 @@ class VmStreams(ShimStreams):
         self, record: SandboxRecord, containers: Collection[ContainerRecord], address: PodAddress
     ) -> ByteStream:
         what = f"connecting to {address} of sandbox {record.id}"
+        if address.kind != "unix" and address.port not in _PORTS:
+            raise InvalidRequest(f"{address.port} is not a port", field="port")
         if address.kind == "udp":
             raise InvalidRequest(f"{what}: UDP does not get into a pod that is a machine")
-        if address.kind == "tcp" and address.port not in _PORTS:
-            raise InvalidRequest(f"{address.port} is not a port", field="port")
         shim = await self._tools.shims.find(record.id)
         if shim is None:
             raise Unavailable(f"{what}: its machine has gone")
