@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from crib.client import attempts, lookup
 from crib.client.errors import ClientError, NotOffered
-from crib.manifest.pod_resources import Share, of_linux, pod_amounts
+from crib.manifest.pod_resources import Portion, of_linux, pod_amounts
 from crib.manifest.quantity import PERIOD
 from crib.manifest.resources import linux_resources
 from crib.stubs.runtime.v1.api_pb2 import (
@@ -44,7 +44,7 @@ class _Limits:
         return cls(found.cpu_shares, max(found.cpu_quota, 0), max(found.memory_limit_in_bytes, 0))
 
     @classmethod
-    def sum_of(cls, shares: Iterable[Share]) -> _Limits:
+    def sum_of(cls, shares: Iterable[Portion]) -> _Limits:
         return cls.of(linux_resources(pod_amounts(shares)))
 
     def following(self, before: _Limits, after: _Limits) -> _Limits:
@@ -123,7 +123,7 @@ async def _pod_following(
         yield
         return
     shares = await _shares(connection, pod)
-    changed = {**shares, container.metadata.name: Share(of_linux(wanted), lookup.is_init(container))}
+    changed = {**shares, container.metadata.name: Portion(of_linux(wanted), lookup.is_init(container))}
     now = _Limits.of(base)
     then = now.following(_Limits.sum_of(shares.values()), _Limits.sum_of(changed.values()))
     meanwhile = now.or_more(then)
@@ -158,11 +158,11 @@ async def _in_force(connection: Connection, container: Container) -> LinuxContai
     return None
 
 
-async def _shares(connection: Connection, pod: str) -> dict[str, Share]:
+async def _shares(connection: Connection, pod: str) -> dict[str, Portion]:
     found = {}
     for name, one in lookup.latest(await lookup.containers(connection, pod)).items():
         limits = await _in_force(connection, one) or LinuxContainerResources()
-        found[name] = Share(of_linux(limits), lookup.is_init(one))
+        found[name] = Portion(of_linux(limits), lookup.is_init(one))
     return found
 
 

@@ -12,7 +12,7 @@ from crib.manifest.fields import ManifestNode, check_label
 from crib.manifest.hosts import HOSTS
 from crib.manifest.mounts import devices, mounts
 from crib.manifest.plan import INIT_CONTAINER, ContainerPlan, HostsPlan, VolumePlan
-from crib.manifest.pod_resources import PodAmounts, Share, pod_amounts
+from crib.manifest.pod_resources import PodAmounts, Portion, pod_amounts
 from crib.manifest.resources import Amounts, amounts, given_amounts
 from crib.manifest.volumes import pull_policy
 from crib.stubs.runtime.v1 import api_pb2
@@ -56,7 +56,7 @@ def read_amounts(node: ManifestNode, parts: PodParts, *, init: bool) -> None:
     """First pass: names and resources of all containers, which those of the pod are made of."""
     node.check(shapes.CONTAINER)
     found = amounts(node)
-    parts.amounts.shares[check_label(node, "name")] = Share(found, init and not is_sidecar(node, init=init))
+    parts.amounts.shares[check_label(node, "name")] = Portion(found, init and not is_sidecar(node, init=init))
     own = parts.amounts.own or Amounts()
     for name, limit, most in (
         ("cpu", found.cpu_limit, own.cpu_limit),

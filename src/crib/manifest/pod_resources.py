@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Portion:
     """One container's part; `init`: it ends before those that come later start, so it is no sidecar."""
 
     amounts: Amounts
     init: bool = False
 
 
-def pod_amounts(shares: Iterable[Share]) -> Amounts:
+def pod_amounts(shares: Iterable[Portion]) -> Amounts:
     """Of all containers, in the order in which they start.
 
     Of init containers the greatest counts, each with the sidecars before it. A container without a limit
@@ -63,7 +63,7 @@ class PodAmounts:
     """Of a manifest: `own` is the pod's `spec.resources`, as it is written."""
 
     own: Amounts | None = None
-    shares: dict[str, Share] = field(default_factory=dict)
+    shares: dict[str, Portion] = field(default_factory=dict)
 
     def of_pod(self) -> Amounts:
         """What the pod's cgroup is made of. A pod-level value counts instead of the containers' sum."""
@@ -80,7 +80,7 @@ class PodAmounts:
 
     def of_container(self, name: str, memory_capacity: int) -> LinuxContainerResources:
         """A container's cgroup. Without a limit of its own it has the pod's. `memory_capacity` in bytes."""
-        share = self.shares.get(name, Share(Amounts()))
+        share = self.shares.get(name, Portion(Amounts()))
         found, own = share.amounts, self.own or Amounts()
         limited = replace(
             found,

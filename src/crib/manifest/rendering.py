@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from crib.manifest.behaviour import DEFAULT_GRACE
 from crib.manifest.container import GRACE
 from crib.manifest.plan import INIT_CONTAINER
-from crib.manifest.pod_resources import Share, of_linux, pod_amounts
+from crib.manifest.pod_resources import Portion, of_linux, pod_amounts
 from crib.manifest.quantity import MIN_SHARES, PERIOD
 from crib.manifest.resources import linux_resources
 from crib.manifest.security import MASKED_PATHS
@@ -60,7 +60,8 @@ class RunningParts:
         """What was said of the pod as a whole: empty where it is what its containers have together."""
         linux = self.sandbox.linux
         shares = [
-            Share(of_linux(one.linux.resources), INIT_CONTAINER in one.annotations) for one in self.containers
+            Portion(of_linux(one.linux.resources), INIT_CONTAINER in one.annotations)
+            for one in self.containers
         ]
         given = _amounts(linux.resources)
         if linux.cgroup_parent or given == _amounts(linux_resources(pod_amounts(shares))):

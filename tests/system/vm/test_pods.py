@@ -259,6 +259,10 @@ async def test_what_no_machine_gives_is_refused_by_name(cri: Cri) -> None:
         await cri.create(pod, "true", mounts=[shared])
     with pytest.raises(ClientError, match="cpuset_cpus"):
         await cri.create(pod, "true", resources=pb.LinuxContainerResources(cpuset_cpus="0"))
+    box = await cri.run_container(pod, "sleep", "1000", name="lasting")
+    archive = pb.CheckpointContainerRequest(container_id=box, location="/tmp/never.tar")
+    with pytest.raises(ClientError, match="handler vm of kind vm makes no checkpoints"):
+        await cri.call(cri.runtime.CheckpointContainer, archive)
     assert (await cri.exited(await cri.run_container(pod, "true"), VM_SECONDS)).exit_code == 0
 
 

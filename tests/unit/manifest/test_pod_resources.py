@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crib.manifest.pod_resources import PodAmounts, Share, of_linux, pod_amounts
+from crib.manifest.pod_resources import PodAmounts, Portion, of_linux, pod_amounts
 from crib.manifest.resources import Amounts, linux_resources
 from crib.stubs.runtime.v1.api_pb2 import LinuxContainerResources
 
@@ -25,23 +25,40 @@ def together(*amounts: Amounts) -> Amounts:
     ("shares", "expected"),
     [
         ([], Amounts()),
-        ([Share(Amounts())], Amounts()),
-        ([Share(SMALL), Share(LARGE)], together(SMALL, LARGE)),
-        ([Share(SMALL, init=True), Share(LARGE)], LARGE),
-        ([Share(LARGE, init=True), Share(SMALL)], LARGE),
-        ([Share(LARGE, init=True), Share(SMALL, init=True), Share(SMALL), Share(SMALL)], LARGE),
+        ([Portion(Amounts())], Amounts()),
+        ([Portion(SMALL), Portion(LARGE)], together(SMALL, LARGE)),
+        ([Portion(SMALL, init=True), Portion(LARGE)], LARGE),
+        ([Portion(LARGE, init=True), Portion(SMALL)], LARGE),
+        (
+            [
+                Portion(LARGE, init=True),
+                Portion(SMALL, init=True),
+                Portion(SMALL),
+                Portion(SMALL),
+            ],
+            LARGE,
+        ),
         # a sidecar runs beside the init containers after it, and beside the others
-        ([Share(SMALL), Share(LARGE, init=True), Share(SMALL)], together(SMALL, LARGE)),
-        ([Share(LARGE, init=True), Share(SMALL), Share(SMALL)], LARGE),
-        ([Share(SMALL), Share(SMALL, init=True), Share(LARGE)], together(SMALL, LARGE)),
+        (
+            [Portion(SMALL), Portion(LARGE, init=True), Portion(SMALL)],
+            together(SMALL, LARGE),
+        ),
+        ([Portion(LARGE, init=True), Portion(SMALL), Portion(SMALL)], LARGE),
+        (
+            [Portion(SMALL), Portion(SMALL, init=True), Portion(LARGE)],
+            together(SMALL, LARGE),
+        ),
         # one without a limit leaves the pod without one; what is asked for is added up all the same
-        ([Share(SMALL), Share(Amounts())], Amounts(100, None, 10 * MIB, None)),
-        ([Share(Amounts(), init=True), Share(SMALL)], Amounts(100, None, 10 * MIB, None)),
-        ([Share(Amounts(memory_limit=7)), Share(Amounts(7, 7, 7, 7))], Amounts(7, None, 7, 14)),
-        ([Share(Amounts(0, 0, 0, 0)), Share(SMALL)], Amounts(100, None, 10 * MIB, None)),
+        ([Portion(SMALL), Portion(Amounts())], Amounts(100, None, 10 * MIB, None)),
+        ([Portion(Amounts(), init=True), Portion(SMALL)], Amounts(100, None, 10 * MIB, None)),
+        (
+            [Portion(Amounts(memory_limit=7)), Portion(Amounts(7, 7, 7, 7))],
+            Amounts(7, None, 7, 14),
+        ),
+        ([Portion(Amounts(0, 0, 0, 0)), Portion(SMALL)], Amounts(100, None, 10 * MIB, None)),
     ],
 )
-def test_containers_are_added_up(shares: list[Share], expected: Amounts) -> None:
+def test_containers_are_added_up(shares: list[Portion], expected: Amounts) -> None:
     assert pod_amounts(shares) == expected
 
 
@@ -64,7 +81,7 @@ def test_no_limit_and_other_periods_are_understood() -> None:
 
 
 def pod(own: Amounts | None, **containers: Amounts) -> PodAmounts:
-    return PodAmounts(own, {name: Share(found) for name, found in containers.items()})
+    return PodAmounts(own, {name: Portion(found) for name, found in containers.items()})
 
 
 def test_what_is_said_of_the_pod_counts_instead_of_the_sum() -> None:
