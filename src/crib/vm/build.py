@@ -21,7 +21,7 @@ from typing import Any
 from crib import __version__
 from crib.vm.build_initrd import ROOT_MODULES, initrd
 from crib.vm.build_kernel import Kernel, find_kernel
-from crib.vm.build_root import MODULES_ROOT, GuestRoot, packages_of, run_program
+from crib.vm.build_root import MODULES_ROOT, WANTED, GuestRoot, packages_of, run_program
 from crib.vm.build_tree import BuildFailed, write_erofs
 from crib.vm.build_vmlinux import unwrapped
 
@@ -80,6 +80,8 @@ def _make(order: ImageOrder, kernel: Kernel, made: Path) -> dict[str, Any]:
     for name, data in later:
         if name not in known:
             root.tree.file(f"{MODULES_ROOT}/{name}.ko", data)
+    wanted = [name for name, _ in kernel.closure(order.modules, needed=True)]
+    root.tree.file(f"{MODULES_ROOT}/{WANTED}", "\n".join(wanted).encode())
     with (made / "guest.erofs").open("wb") as target:
         write_erofs(root.tree, target, order.moment)
     (made / "initrd").write_bytes(initrd(programs["busybox"], early, order.moment))

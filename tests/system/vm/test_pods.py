@@ -10,6 +10,8 @@ import asyncio
 import os
 import platform
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from crib.wire.portforward import Target
 from tests.images import busybox_image
 from tests.system.labs.daemon import IMAGE, Cri, Cribd, crib, log_contents, page, running_cribd, until
 from tests.system.labs.stream_lab import finish, seen
+from tests.system.labs.vm_guest import BUILD, BUILD_SECONDS, guest_kernel
 from tests.system.labs.vm_pods import VM_SECONDS, default_vm, processes_of_pod
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -267,6 +270,24 @@ async def test_what_no_machine_gives_is_refused_by_name(cri: Cri) -> None:
     with pytest.raises(ClientError, match="handler vm of kind vm makes no checkpoints"):
         await cri.call(cri.runtime.CheckpointContainer, archive)
     assert (await cri.exited(await cri.run_container(pod, "true"), VM_SECONDS)).exit_code == 0
+
+
+def build_guest(directory: Path, *words: str) -> None:
+    command = [sys.executable, *BUILD, "--output", str(directory), "--kernel", str(guest_kernel()), *words]
+    subprocess.run(command, check=True, capture_output=True, timeout=BUILD_SECONDS)
+
+
+@pytest.mark.nightly
+async def test_modules_that_the_guest_was_built_with_are_loaded(tmp_path: Path) -> None:
+    await asyncio.to_thread(build_guest, tmp_path, "--module", "bridge")
+    table = default_vm(guest=f'"{tmp_path}"')
+    with running_cribd(extra=table, built=[busybox_image(name=IMAGE)], warm=False) as daemon:
+        async with daemon.connect(VM_SECONDS) as cri:
+            box = await cri.run_container(await machine(cri), "sleep", "1000")
+            loaded = {line.split()[0] for line in (await cri.sh(box, "cat /proc/modules")).splitlines()}
+            assert {"bridge", "stp"} <= loaded
+            for sandbox in await cri.sandboxes():
+                await cri.remove_pod(sandbox)
 
 
 @pytest.mark.nightly

@@ -15,6 +15,8 @@ MS_REC = 16384
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
 CLONE_NEWPID = 0x20000000
+WANTED = "/usr/lib/modules/wanted"
+"""Names of modules that `crib vm build --module` was asked for, and those that they need before them."""
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NAME = 15
 _RB_POWER_OFF = 0x4321FEDC
@@ -107,6 +109,16 @@ def _done(result: int, path: str) -> None:
 def module(name: str) -> str:
     """Where the guest has a module of the kernel."""
     return f"/usr/lib/modules/{name}.ko"
+
+
+def load_wanted() -> None:
+    """What the image was built to have beside what every guest needs, in the order that it needs."""
+    try:
+        with open(WANTED) as file:
+            names = file.read().split()
+    except FileNotFoundError:
+        return
+    load(*names)
 
 
 def load(*names: str) -> None:
