@@ -6,7 +6,7 @@ Where SELinux enforces, started at level s0 as services are (`script/guest --sui
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,13 +23,25 @@ pytestmark = [
 ]
 
 LEVEL = "s0:c7,c8"
-WRITE = "echo word > /data/file"
-READ = "cat /data/file"
+OF_A_POD = {
+    "empty": "emptyDir: {}",
+    "memory": "emptyDir: {medium: Memory}",
+    "limited": "emptyDir: {sizeLimit: 10Mi}",
+    "own": "ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce]}}}",
+}
+KINDS = {"local": VolumeSpec(kind="local"), "block": VolumeSpec(kind="block", capacity=32 << 20)}
+"""Volumes that outlive pods and are written."""
 
 
-def pod(name: str, volume: str, mount: str = "mountPath: /data", level: str = "") -> str:
+def pod(name: str, sources: Mapping[str, str], *, parts: bool = False, level: str = "") -> str:
+    """A pod with these volumes at /NAME, and with `parts` a directory of each at /part/NAME."""
+    places = {f"/{one}": one for one in sources} | {f"/part/{one}": one for one in sources if parts}
+    mounts = [
+        f"{{name: {one}, mountPath: {path}{', subPath: part' if 'part' in path else ''}}}"
+        for path, one in places.items()
+    ]
     options = f"securityContext: {{seLinuxOptions: {{level: '{level}'}}}}" if level else ""
-    field = "volumeDevices" if "devicePath" in mount else "volumeMounts"
+    volumes = "".join(f"\n  - {{name: {one}, {source}}}" for one, source in sources.items())
     return f"""
 apiVersion: v1
 kind: Pod
@@ -41,13 +53,16 @@ spec:
   - name: app
     image: "{IMAGE}"
     command: [sleep, "1000"]
-    {field}: [{{name: v, {mount}}}]
-  volumes: [{{name: v, {volume}}}]
+    volumeMounts: [{", ".join(mounts)}]
+  volumes:{volumes}
 """
 
 
 def claimed(name: str) -> str:
     return f"persistentVolumeClaim: {{claimName: {name}}}"
+
+
+ALL_KINDS = {kind: claimed(kind) for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +85,13 @@ async def client(cribd: Cribd, tmp_path: Path) -> AsyncIterator[Client]:
                 await volumes.remove_snapshot(client.connection, snapshot.id)
 
 
-async def made(client: Client, name: str, **spec: object) -> None:
-    fields: dict[str, object] = {"access_modes": ["ReadWriteMany"], **spec}
-    await volumes.create(client.connection, name, VolumeSpec(**fields))  # type: ignore[arg-type]
+async def make(client: Client, name: str, spec: VolumeSpec, **more: object) -> None:
+    wanted = VolumeSpec(access_modes=["ReadWriteMany"], **more)  # type: ignore[arg-type]
+    wanted.MergeFrom(spec)
+    await volumes.create(client.connection, name, wanted)
 
 
-async def said(client: Client, pod: str, script: str) -> str:
+async def tried(client: Client, pod: str, script: str) -> str:
     done = await client.exec(pod, ["sh", "-c", script])
     assert done.code == 0, done
     return done.out.decode().strip() if isinstance(done.out, bytes) else done.out.strip()
@@ -89,94 +105,87 @@ async def is_denied(client: Client, pod: str, script: str) -> None:
 
 
 async def level_of(client: Client, pod: str) -> str:
-    label = (await said(client, pod, "cat /proc/self/attr/current")).strip("\0")
+    label = (await tried(client, pod, "cat /proc/self/attr/current")).strip("\0")
     found = re.fullmatch(r"system_u:system_r:container_t:(s0:c\d+,c\d+)", label)
     assert found, label
     return found[1]
 
 
-SOURCES = {
-    "emptyDir": "emptyDir: {}",
-    "emptyDir in memory": "emptyDir: {medium: Memory}",
-    "emptyDir with a limit": "emptyDir: {sizeLimit: 10Mi}",
-    "of the pod": "ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce]}}}",
-    "local": claimed("local"),
-    "block": claimed("block"),
-}
-
-
-@pytest.mark.parametrize("kind", SOURCES)
-@pytest.mark.parametrize("mount", ["mountPath: /data", "mountPath: /data, subPath: part"])
-async def test_a_pod_writes_into_each_kind_of_its_volumes(client: Client, kind: str, mount: str) -> None:
-    if kind == "local":
-        await made(client, "local")
-    if kind == "block":
-        await made(client, "block", kind="block", capacity=32 << 20)
-    await client.run_manifest(pod("web", SOURCES[kind], mount))
+async def test_a_pod_writes_into_each_kind_of_its_volumes(client: Client) -> None:
+    for kind, spec in KINDS.items():
+        await make(client, kind, spec)
+    written = OF_A_POD | ALL_KINDS
+    await client.run_manifest(pod("web", written, parts=True))
     assert await level_of(client, "web")
-    assert await said(client, "web", f"{WRITE}; mkdir /data/below; echo x > /data/below/x; {READ}") == "word"
+    places = " ".join(f"/{part}{one}" for one in written for part in ("", "part/"))
+    write = 'cd $p && echo word > file && mkdir -p below && echo x > below/x && cat file || echo "not $p"'
+    said = await tried(client, "web", f"for p in {places}; do {write}; done")
+    assert said == "\n".join(["word"] * 2 * len(written))
 
 
-async def test_what_the_client_makes_for_a_pod_is_readable_there(client: Client) -> None:
-    config = "configMap: {name: settings}"
-    settings = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {file: word}\n"
-    await client.run_manifest(pod("web", config) + settings)
-    assert await said(client, "web", READ) == "word"
-    assert await said(client, "web", "cat /etc/hosts /etc/hostname /etc/resolv.conf")
-
-
-@pytest.mark.parametrize("kind", ["local", "block"])
-async def test_a_volume_is_the_pods_that_took_it_last_or_of_all_at_one_level(
-    client: Client, kind: str
+async def test_what_is_made_for_a_pod_is_readable_and_a_path_of_the_host_is_not(
+    client: Client, tmp_path: Path
 ) -> None:
-    await made(client, "data", kind=kind, capacity=32 << 20 if kind == "block" else 0)
-    await client.run_manifest(pod("one", claimed("data")))
-    await said(client, "one", WRITE)
-    await client.run_manifest(pod("two", claimed("data")))
+    (tmp_path / "file").write_text("secret")
+    settings = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {file: word}\n"
+    sources = {"config": "configMap: {name: settings}", "host": f"hostPath: {{path: {tmp_path}}}"}
+    await client.run_manifest(pod("web", sources) + settings)
+    assert await tried(client, "web", "cat /config/file") == "word"
+    assert await tried(client, "web", "cat /etc/hosts /etc/hostname /etc/resolv.conf")
+    await is_denied(client, "web", "cat /host/file")
+
+
+async def test_a_volume_is_the_pods_that_took_it_last_or_of_all_at_one_level(client: Client) -> None:
+    for kind, spec in KINDS.items():
+        await make(client, kind, spec)
+    await client.run_manifest(pod("one", ALL_KINDS))
+    await tried(client, "one", "for p in local block; do echo word > /$p/file; done")
+    await client.run_manifest(pod("two", ALL_KINDS))
     assert await level_of(client, "one") != await level_of(client, "two")
-    assert await said(client, "two", READ) == "word"
-    await is_denied(client, "one", READ)
+    for kind in KINDS:
+        assert await tried(client, "two", f"cat /{kind}/file") == "word"
+        await is_denied(client, "one", f"cat /{kind}/file")
+    for name in ("three", "four"):
+        await client.run_manifest(pod(name, ALL_KINDS, level=LEVEL))
+    for name in ("three", "four"):
+        await tried(client, name, f"for p in local block; do echo {name} >> /$p/file || exit 1; done")
+    for kind in KINDS:
+        assert await tried(client, "three", f"cat /{kind}/file") == "word\nthree\nfour"
+
+
+async def test_a_copy_is_its_own_pods_and_its_origin_stays_with_the_other(client: Client) -> None:
+    for kind, spec in KINDS.items():
+        await make(client, kind, spec)
+    await client.run_manifest(pod("one", ALL_KINDS))
+    await tried(client, "one", "for p in local block; do echo word > /$p/file; done")
+    for kind, spec in KINDS.items():
+        await volumes.snapshot(client.connection, kind, f"of-{kind}")
+        await make(client, f"copy-{kind}", spec, snapshot=f"of-{kind}")
+    await client.run_manifest(pod("two", {kind: claimed(f"copy-{kind}") for kind in KINDS}))
+    for kind in KINDS:
+        assert await tried(client, "two", f"cat /{kind}/file; echo more >> /{kind}/file") == "word"
+        assert await tried(client, "one", f"echo mine >> /{kind}/file; cat /{kind}/file") == "word\nmine"
+
+
+async def test_pods_of_several_levels_read_an_image_at_once(client: Client) -> None:
+    await make(client, "claim", VolumeSpec(kind="image", source=IMAGE))
+    sources = {"image": f"image: {{reference: '{IMAGE}'}}", "claim": claimed("claim")}
     for name in ("one", "two"):
-        await client.remove_pod(name)
-    for name in ("three", "four"):
-        await client.run_manifest(pod(name, claimed("data"), level=LEVEL))
-    for name in ("three", "four"):
-        assert await said(client, name, f"echo {name} >> /data/file; {READ}")
-    assert await said(client, "three", READ) == "word\nthree\nfour"
-
-
-@pytest.mark.parametrize("kind", ["local", "block"])
-async def test_a_copy_is_its_own_pods_and_its_origin_stays_with_the_other(client: Client, kind: str) -> None:
-    await made(client, "data", kind=kind, capacity=32 << 20 if kind == "block" else 0)
-    await client.run_manifest(pod("one", claimed("data")))
-    await said(client, "one", WRITE)
-    await volumes.snapshot(client.connection, "data", "monday")
-    await made(client, "copy", kind=kind, snapshot="monday")
-    await client.run_manifest(pod("two", claimed("copy")))
-    assert await said(client, "two", f"{READ}; echo more >> /data/file") == "word"
-    assert await said(client, "one", f"echo mine >> /data/file; {READ}") == "word\nmine"
+        await client.run_manifest(pod(name, sources))
+    assert await level_of(client, "one") != await level_of(client, "two")
+    for name in ("one", "two", "one"):
+        for place in sources:
+            said = await tried(client, name, f"cat /{place}/etc/group && /{place}/bin/busybox echo ran")
+            assert said.startswith("root:")
+            assert said.endswith("ran")
+            assert (await client.exec(name, ["touch", f"/{place}/new"])).code != 0
 
 
 async def test_a_raw_device_is_read_and_written(client: Client) -> None:
-    await made(client, "disk", kind="block", block=True, capacity=1 << 20)
-    await client.run_manifest(pod("raw", claimed("disk"), "devicePath: /dev/disk"))
-    await said(client, "raw", "echo data | dd of=/dev/disk conv=notrunc 2>/dev/null")
-    assert await said(client, "raw", "head -c 4 /dev/disk") == "data"
-
-
-@pytest.mark.parametrize("volume", [f"image: {{reference: '{IMAGE}'}}", claimed("image")])
-async def test_pods_of_several_levels_read_an_image_at_once(client: Client, volume: str) -> None:
-    await made(client, "image", kind="image", source=IMAGE, access_modes=["ReadOnlyMany"])
-    for name in ("one", "two"):
-        await client.run_manifest(pod(name, volume))
-    assert await level_of(client, "one") != await level_of(client, "two")
-    for name in ("one", "two", "one"):
-        assert "root" in await said(client, name, "cat /data/etc/passwd")
-        assert await said(client, name, "/data/bin/busybox echo ran") == "ran"
-        assert (await client.exec(name, ["touch", "/data/new"])).code != 0
-
-
-async def test_a_path_of_the_host_keeps_its_label_and_is_denied(client: Client, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("secret")
-    await client.run_manifest(pod("web", f"hostPath: {{path: {tmp_path}}}"))
-    await is_denied(client, "web", READ)
+    await make(client, "disk", VolumeSpec(kind="block", block=True, capacity=1 << 20))
+    manifest = pod("raw", {"v": claimed("disk")}).replace(
+        "volumeMounts: [{name: v, mountPath: /v}]", "volumeDevices: [{name: v, devicePath: /dev/disk}]"
+    )
+    await client.run_manifest(manifest)
+    await tried(client, "raw", "echo data | dd of=/dev/disk conv=notrunc 2>/dev/null")
+    assert await tried(client, "raw", "head -c 4 /dev/disk") == "data"
