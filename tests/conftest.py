@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from crib.host import threads
+from tests.system.labs import nursery
 
 settings.register_profile(
     "steady",
@@ -47,6 +48,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+def pytest_sessionfinish() -> None:
+    nursery.end_nursery()
 
 
 @pytest.fixture
@@ -138,13 +143,14 @@ def _cgroups() -> Iterator[str]:
 
 
 def _descendants() -> Iterator[tuple[int, str]]:
-    """Processes below this one, without zombies."""
+    """Processes below this one, without zombies, and without the one that all tests share."""
+    shared = nursery.nursery_pid()
     waiting = [os.getpid()]
     while waiting:
         pid = waiting.pop()
         for child in _children(pid):
             name, state = _name_and_state(child)
-            if state and state != "Z":
+            if state and state != "Z" and child != shared:
                 yield child, name
             waiting.append(child)
 

@@ -30,13 +30,23 @@ _ATTR_OUT = struct.Struct("<QII6Q10I")
 class Hang(threading.Event):
     """Set when nothing more is to be answered."""
 
-    taken = 0
-    """Questions that the server took then. Who asked one of them cannot be killed any more."""
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken = 0
+        self._news = threading.Condition()
+
+    def has_taken(self, number: int, seconds: float) -> bool:
+        """Blocks until the server took so many questions since. Who asked one cannot be killed any more."""
+        with self._news:
+            return self._news.wait_for(lambda: self._taken >= number, seconds)
 
     def hangs(self, code: int) -> bool:
         if code == _INIT:  # until that is answered a question stays with who asks, who can be killed
             return False
-        self.taken += self.is_set() and code not in _SILENT
+        if self.is_set() and code not in _SILENT:
+            with self._news:
+                self._taken += 1
+                self._news.notify_all()
         return self.is_set()
 
 

@@ -16,11 +16,9 @@ import contextlib
 import errno
 import functools
 import gc
-import importlib
 import inspect
 import json
 import os
-import pkgutil
 import re
 import signal
 import socket
@@ -32,8 +30,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from crib import backends, daemon, engine, host
+from crib import daemon, engine
 from crib.tasks import keeper
+from tests.system.labs.nursery import import_all
 
 HOLD_SECONDS = 60.0
 """That a step waits for the test at most: one that fails must not leave a daemon that hangs."""
@@ -222,14 +221,6 @@ def wrap_methods(steering: Steering, point: str, kind: type, names: list[str]) -
             setattr(kind, name, type(raw)(wrapped(steering, f"{point}.{name}", raw.__func__)))
         elif inspect.isfunction(raw) and not hasattr(raw, "__wrapped__"):
             setattr(kind, name, wrapped(steering, f"{point}.{name}", raw))
-
-
-def import_all() -> None:
-    """Whatever has points."""
-    for package in (host, backends, engine):
-        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not found.name.endswith("_main") and ".worker." not in found.name:
-                importlib.import_module(found.name)
 
 
 def wrap_host(steering: Steering) -> None:

@@ -24,9 +24,8 @@ from crib.host.netlink import Netlink
 from crib.model.ids import SandboxId
 from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.crash.nursery import Born, Forked
 from tests.images import busybox_image
-from tests.system.labs.daemon import IMAGE, STOP_SECONDS, until
+from tests.system.labs.daemon import IMAGE, STOP_SECONDS, Cribd, DaemonProcess, until
 
 Work = Callable[[], Awaitable[None]]
 
@@ -66,7 +65,7 @@ class Fault:
         return {**names, "do": self.what, "with": self.argument}
 
 
-class Steered(Forked):
+class Steered(Cribd):
     """A cribd that tells what it passes, and does there what it is told."""
 
     host_points = False
@@ -85,7 +84,7 @@ class Steered(Forked):
             self.starts += 1
             return super().start()
 
-    def _spawn(self, **environment: str) -> Born:
+    def _spawn(self, **environment: str) -> DaemonProcess:
         path = self.root / "control"
         path.unlink(missing_ok=True)
         arguments = [str(path), *["--host"] * self.host_points, "--config", str(self.config)]
@@ -93,7 +92,7 @@ class Steered(Forked):
             listener.bind(str(path))
             listener.listen()
             listener.settimeout(ANSWER_SECONDS)
-            process = self._forked("tests.crash.points", arguments, environment)
+            process = self._forked("tests.crash.points", arguments, self.log_file, environment)
             self._control, _ = listener.accept()
         path.unlink()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()

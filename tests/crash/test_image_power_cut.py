@@ -29,7 +29,6 @@ from crib.host.inotify import MOVED_TO, DirectoryWatcher
 from crib.model.image import ImageRecord
 from crib.model.paths import Paths
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.crash.nursery import Forked
 from tests.images import BuiltImage, Entry, busybox_image, push
 from tests.registry import running_registry
 from tests.system.labs.daemon import IMAGE, SETTLE_SECONDS, Cri, Cribd, running_cribd, until
@@ -119,7 +118,7 @@ class Disk:
         raise AssertionError(f"{self.file} is on no loop device")
 
 
-class CribdOnDisk(Forked):
+class CribdOnDisk(Cribd):
     """A daemon whose data is on a disk of its own."""
 
     def __init__(self, disk: Disk) -> None:
@@ -273,7 +272,7 @@ async def remove(cribd: Cribd, name: str) -> None:
 
 @pytest.fixture
 def cribd() -> Iterator[Cribd]:
-    with running_cribd(kind=Forked) as daemon:
+    with running_cribd() as daemon:
         yield daemon
 
 

@@ -19,7 +19,6 @@ from crib.client import pods
 from crib.client.errors import ClientError
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.crash.nursery import Forked
 from tests.images import Entry, busybox_image, write_saved_archive
 from tests.system.labs.daemon import Cri, Cribd, default_shim, running_cribd, until
 
@@ -45,7 +44,7 @@ now_and_nightly = pytest.mark.parametrize(
 @pytest.fixture
 def cribd(request: pytest.FixtureRequest) -> Iterator[Cribd]:
     extra = default_shim() if getattr(request, "param", "") == "shim" else ""
-    with running_cribd(kind=Forked, extra=extra) as daemon:
+    with running_cribd(extra=extra) as daemon:
         yield daemon
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.nursery import Born
 from tests.crash.steered import (
     Fault,
     ImageKubelet,
@@ -31,6 +30,7 @@ from tests.crash.volume_user import VERBS as VOLUME_VERBS
 from tests.crash.volume_user import VolumeUser
 from tests.images import Entry, busybox_image, push, write_layout, write_saved_archive
 from tests.registry import running_registry
+from tests.system.labs.daemon import DaemonProcess
 from tests.system.labs.leftovers import Leftovers
 from tests.system.labs.network_lab import FAILING, CniLab, LabCribd, cni_lab, cribd_on, failing_bridge
 
@@ -166,7 +166,7 @@ class SteeredLab(LabCribd, WithHostPoints):
 
     lab: CniLab
 
-    def _spawn(self, **environment: str) -> Born:
+    def _spawn(self, **environment: str) -> DaemonProcess:
         return self.host.inside(lambda: Steered._spawn(self, **environment))
 
     def leftovers(self) -> Leftovers:

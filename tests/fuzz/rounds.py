@@ -29,6 +29,7 @@ from tests.fuzz.requests import METHODS, OddRequests, World
 from tests.fuzz.shrinking import smaller
 from tests.fuzz.taming import Haven, tame
 from tests.images import busybox_image, write_saved_archive
+from tests.system.labs import daemon
 from tests.system.labs.daemon import SETTLE_SECONDS, Cri, Cribd
 from tests.system.labs.leftovers import Leftovers, remove_cgroups
 
@@ -47,10 +48,10 @@ action = "reject"
 CALLERS = 4
 CALLS = 9
 """Of each caller in a round."""
-PATIENCE = 60.0
+PATIENCE = 120.0 * daemon.PATIENCE
 """Seconds for a call that is neither cancelled nor waits by its contract; beyond them it hangs."""
-VERSION_PATIENCE = 10.0
-"""Seconds for Version, which is asked all the time."""
+VERSION_PATIENCE = 60.0 * daemon.PATIENCE
+"""Seconds for Version, which is asked all the time: where others have the CPUs it once took over 10."""
 MOMENT = 0.3
 """Seconds that streams, and calls that wait for a container, are given."""
 SHRINKS = 60

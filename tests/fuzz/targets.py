@@ -62,6 +62,10 @@ MAX_ENTRIES = 10_000
 CHANNELS = (channel_messages.UNNAMED, channel_messages.CHANNEL, channel_messages.V4_BASE64)
 
 
+SECONDS = 5.0
+"""Of processor time for one input, coverage measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """`tokens` are words of the format, which a mutation puts in; an input has `max_bytes` at most."""

@@ -8,9 +8,8 @@ Begin with `calls`, which says what a call is made of. Then:
   `metrics_calls` those that ask for usage, `checkpoint_calls` those about checkpoints.
 * `interceptors`: what every call passes through (request id, readiness, errors, log). `open_calls`: what is
   counted of it. `requests`: how many bytes of them are held at once. `errors`: our errors as gRPC codes.
-* `insight_calls`: looks into the daemon, and its log. `config_calls`: its settings. `kept_calls`: pods that
-  are kept up without a kubelet. `plugin_calls`: node plugins. `volume_calls`: volumes of pods.
-  `driver_calls`: storage drivers.
+* `daemon_calls`: looks into the daemon, its log and its settings. `kept_calls`: pods that are kept up without
+  a kubelet. `plugin_calls`: node plugins. `volume_calls`: volumes of pods. `driver_calls`: storage drivers.
 * `changes`: which calls change something, what they are about, and what an auditor is told.
 * `list_replies` and `metric_replies` join replies from parts that are encoded already, with `encoded_fields`.
 * `server` puts all of it on the socket, and asks itself whether it still answers.

@@ -6,10 +6,9 @@ import time
 from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
-from crib.api.config_calls import ConfigCalls
+from crib.api.daemon_calls import DaemonCalls
 from crib.api.driver_calls import DriverCalls
 from crib.api.errors import status_of
-from crib.api.insight_calls import InsightCalls
 from crib.api.kept_calls import KeptCalls
 from crib.api.plugin_calls import PluginCalls, encode_plugins
 from crib.api.stream_calls import StreamCalls, UrlFor
@@ -72,8 +71,7 @@ class NodeService:
             "Wipe": Stream(pb.WipeRequest, upkeep.decode_wipe, self._wipe),
             "ExplainEnd": Read(pb.ExplainEndRequest, ends.decode_explain, self._explain_end),
             "DiskUsage": Verb(pb.DiskUsageRequest, nothing, self._disk_usage),
-            **InsightCalls(self._node).calls(),
-            **ConfigCalls(self._node).calls(),
+            **DaemonCalls(self._node).calls(),
             **KeptCalls(self._node).calls(),
             **PluginCalls(self._node).calls(),
             **VolumeCalls(self._node).calls(),

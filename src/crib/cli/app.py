@@ -21,12 +21,9 @@ from crib.cli.config_commands import add_config_commands
 from crib.cli.conform_commands import add_conform_command
 from crib.cli.crictl_commands import add_crictl_commands
 from crib.cli.debug_commands import add_debug_commands
-from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
-from crib.cli.keeping_commands import add_keeping_commands
 from crib.cli.lifecycle_commands import add_lifecycle_commands
-from crib.cli.listing_commands import add_listing_commands
-from crib.cli.log_commands import add_log_commands
+from crib.cli.looking_commands import add_looking_commands
 from crib.cli.network_commands import network
 from crib.cli.nri_commands import add_nri_commands
 from crib.cli.session import (
@@ -38,7 +35,6 @@ from crib.cli.session import (
     fill_standard_streams,
     quiet,
 )
-from crib.cli.usage_commands import add_usage_commands
 from crib.cli.vm_commands import add_vm_commands
 from crib.cli.volume_commands import add_volume_commands
 from crib.cli.workload_commands import add_workload_commands
@@ -124,19 +120,13 @@ def run(session: CliSession, options: RunCommandOptions) -> None:
         session.run(work.run(session, options))
 
 
-add_keeping_commands(app, _RUN)
 add_workload_commands(app, _RUN)
 add_volume_commands(app, _RUN)
 add_lifecycle_commands(app, panels.CHANGE)
 add_checkpoint_commands(app, panels.CHANGE)
 
 
-add_listing_commands(app, _LOOK)
-add_history_commands(app, _LOOK)
-add_usage_commands(app, _LOOK)
-
-
-add_log_commands(app, _LOOK)
+add_looking_commands(app, _LOOK)
 
 
 @command(app, args.ExecOptions, panels.WORK, name="exec")

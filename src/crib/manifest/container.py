@@ -98,7 +98,7 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
             KeyValue(key=key, value=value.encode("utf-8", "surrogateescape")) for key, value in env.items()
         ],
         mounts=found,
-        devices=devices(node, parts.volumes),
+        devices=devices(node, parts.volumes, own_users=parts.options.HasField("userns_options")),
         labels={**parts.identity, "io.kubernetes.container.name": name},
         annotations={GRACE: str(parts.behaviour.grace), **_role(node, init=init)},
         log_path=f"{name}/0.log",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from crib.manifest.behaviour import DEFAULT_GRACE
 from crib.manifest.container import GRACE
+from crib.manifest.late import has_own_users
 from crib.manifest.plan import INIT_CONTAINER
 from crib.manifest.pod_resources import Portion, of_linux, pod_amounts
 from crib.manifest.quantity import MIN_SHARES, PERIOD
@@ -84,6 +85,7 @@ def pod_document(parts: RunningParts) -> dict[str, Any]:
         "containers": rendered,
         "volumes": list(volumes.values()),
     }
+    own_users = {"hostUsers": False} if has_own_users(sandbox) else {}
     return _set(
         apiVersion="v1",
         kind="Pod",
@@ -93,7 +95,7 @@ def pod_document(parts: RunningParts) -> dict[str, Any]:
             labels=_foreign(sandbox.labels),
             annotations=_foreign(sandbox.annotations),
         ),
-        spec=_set(**spec),
+        spec=own_users | _set(**spec),
     )
 
 

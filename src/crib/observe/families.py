@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 
 from crib.engine.admission import Load
 from crib.model.tallies import Durations, Tally
-from crib.observe.driver_families import DRIVER_FAMILIES
 from crib.observe.plugin_families import PLUGIN_FAMILIES
 from crib.observe.reading import DaemonMetric, Seen, Series, Sources, Taken, Values
-from crib.observe.volume_families import VOLUME_FAMILIES
+from crib.observe.volume_families import DRIVER_FAMILIES, VOLUME_FAMILIES
 
 
 def _one(value: float) -> Values:

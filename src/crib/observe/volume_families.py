@@ -1,4 +1,4 @@
-"""Metrics of volumes: a part of the table in `families`."""
+"""Metrics of volumes and of storage drivers (CSI): a part of the table in `families`."""
 
 from __future__ import annotations
 
@@ -39,5 +39,22 @@ VOLUME_FAMILIES: tuple[DaemonMetric, ...] = (
         "Of these, those that failed or took too long.",
         lambda seen: seen.sources.node.figures.volumes.failures.counts,
         ("kind", "step"),
+    ),
+)
+
+DRIVER_FAMILIES: tuple[DaemonMetric, ...] = (
+    DaemonMetric(
+        "histogram",
+        "crib_csi_call_duration_seconds",
+        "Calls of storage drivers; each repeated call counts.",
+        lambda seen: seen.sources.node.volumes.driver_figures.calls.durations.series,
+        ("driver", "call"),
+    ),
+    DaemonMetric(
+        "counter",
+        "crib_csi_calls_total",
+        "The same by the code of the answer: OK, another gRPC code, or BAD_ANSWER.",
+        lambda seen: seen.sources.node.volumes.driver_figures.answers.counts,
+        ("driver", "call", "code"),
     ),
 )

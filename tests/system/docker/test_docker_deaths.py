@@ -168,6 +168,9 @@ async def test_output_and_exits_of_all_are_whole_however_often_a_daemon_is_kille
         assert (await lab.handler.containers.observe(record)).status == "running"
     Path(f"/proc/{first_pid(real, record.id)}/root/go").touch()
     assert (await lab.exit_of(record)).code == 3
+    copy = real.handler.tools.logs.of(record.id)
+    assert copy is not None
+    await comes_true(lambda: copy.has_ended)  # an exit waits for its log for a bounded time only
     streams: dict[str, list[str]] = {"stdout": [], "stderr": []}
     for text in Path(record.log_path).read_text().splitlines():
         _time, stream, tag, content = text.split(" ", 3)

@@ -33,13 +33,13 @@ from crib.client import Connection, events, images, pods
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import BuiltImage, busybox_image, write_saved_archive
+from tests.patience import PATIENCE
 from tests.shares import own_share
 from tests.system.labs.handler_kinds import RUNTIME
 from tests.system.labs.leftovers import Leftovers, force_away, processes_holding
+from tests.system.labs.nursery import shared_nursery
 
 IMAGE = "docker.io/library/busybox:test"
-PATIENCE = float(os.environ.get("CRIB_TEST_PATIENCE", "1"))
-"""How much longer everything may take, for machines whose CPU is emulated."""
 START_SECONDS = 120.0 * PATIENCE
 STOP_SECONDS = 120.0 * PATIENCE
 COMMAND_SECONDS = 600.0 * PATIENCE
@@ -61,8 +61,15 @@ class DaemonProcess(Protocol):
     def send_signal(self, number: int, /) -> None: ...
 
 
+EXECUTED = ("-m", "crib.daemon")
+"""cribd by a Python of its own, as people start it."""
+
+
 class Cribd:
     """One daemon and its world; it may be stopped, killed and started again."""
+
+    program: Sequence[str] = ()
+    """Arguments of a Python that is the daemon. Empty: it is forked, without the imports (`nursery`)."""
 
     def __init__(self, *, network: str = "", extra: str = "", systemd: bool = False) -> None:
         """`network`: the [network] table's lines instead of a bridge's; `extra`: further lines of the top;
@@ -86,7 +93,6 @@ class Cribd:
             f"[network]\n{network or bridge}\n"
             f'[nri]\nsocket = "{self.plugin_socket}"\nplugin_dir = "{self.plugins}"\n'
         )
-        self.program: Sequence[str] = ("-m", "crib.daemon")
         self._process: DaemonProcess | None = None
 
     @property
@@ -150,16 +156,24 @@ class Cribd:
         raise AssertionError(f"cribd did not come up:\n{self.log()[-4000:]}")
 
     def _spawn(self, **environment: str) -> DaemonProcess:
+        arguments = ["--config", str(self.config)]
+        if not self.program:
+            return self._forked("crib.daemon", arguments, self.log_file, environment)
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, *self.program, "--config", str(self.config)],
+                [sys.executable, *self.program, *arguments],
                 cwd=self.root,
-                env={**os.environ, "PYTHONPATH": str(_SOURCE), **environment},
+                env=_environment(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _forked(
+        self, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]
+    ) -> DaemonProcess:
+        return shared_nursery().start(module, arguments, log, _environment(environment))
 
     def begin(self, **environment: str) -> None:
         """Start it, and wait for nothing."""
@@ -173,9 +187,9 @@ class Cribd:
     def run(self, *arguments: str, config: Path | None = None) -> subprocess.CompletedProcess[str]:
         """cribd to its end, for `--wipe`, `--check-config` and starts that are refused."""
         return subprocess.run(
-            [sys.executable, "-m", "crib.daemon", "--config", str(config or self.config), *arguments],
+            [sys.executable, *EXECUTED, "--config", str(config or self.config), *arguments],
             cwd=self.root,
-            env={**os.environ, "PYTHONPATH": str(_SOURCE)},
+            env=_environment({}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -238,8 +252,15 @@ class Cribd:
 
     def wipe(self) -> None:
         """`cribd --wipe`, after which nothing but data without mounts may be there."""
-        done = self.run("--wipe")
-        assert done.returncode == 0, f"cribd --wipe: {done.stderr}"
+        log = self.root / "wipe.log"
+        wiping = self._forked("crib.daemon", ["--config", str(self.config), "--wipe"], log, {})
+        try:
+            code = wiping.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            wiping.send_signal(signal.SIGKILL)
+            wiping.wait(STOP_SECONDS)
+            raise
+        assert code == 0, f"cribd --wipe: {log.read_text(errors='replace')}"
 
     def end(self) -> None:
         """Stop, wipe, count, and remove the directories; what should not be there is removed, and told."""
@@ -288,6 +309,10 @@ class Cribd:
                 await cri.remove_pod(pod)
 
         _run(once())
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(_SOURCE), **more}
 
 
 def _pod_rows(database: Path) -> list[object] | None:
@@ -341,14 +366,13 @@ def crib(cribd: Cribd, pods: Path, *arguments: str) -> subprocess.CompletedProce
     """`crib ARGUMENTS` to its end; `pods` is where it keeps what it made of manifests."""
     command = [sys.executable, "-c", "from crib.cli.app import main; main()"]
     where = ["-e", str(cribd.socket), "--pods-dir", str(pods)]
-    environment = {**os.environ, "PYTHONPATH": str(_SOURCE)}
     return subprocess.run(
         [*command, *where, *arguments],
         capture_output=True,
         text=True,
         timeout=COMMAND_SECONDS,
         check=False,
-        env=environment,
+        env=_environment({}),
     )
 
 

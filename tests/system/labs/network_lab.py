@@ -38,7 +38,7 @@ from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import busybox_image
 from tests.system.labs import cni_failpoint
-from tests.system.labs.daemon import IMAGE, SETTLE_SECONDS, Cri, Cribd, DaemonProcess, until
+from tests.system.labs.daemon import EXECUTED, IMAGE, SETTLE_SECONDS, Cri, Cribd, DaemonProcess, until
 from tests.system.labs.leftovers import Leftovers
 from tests.system.labs.pod_namespaces import PodNamespace, on_thread
 
@@ -192,6 +192,9 @@ class LabCribd(Cribd):
     def run(self, *arguments: str, config: Path | None = None) -> subprocess.CompletedProcess[str]:
         return self.host.inside(lambda: Cribd.run(self, *arguments, config=config))
 
+    def wipe(self) -> None:
+        self.host.inside(lambda: Cribd.wipe(self))
+
     def leftovers(self) -> Leftovers:
         """The daemon's own; what is in the host's network is the host's `state`."""
         return replace(self.host.inside(lambda: Cribd.leftovers(self)), interfaces=frozenset())
@@ -199,6 +202,8 @@ class LabCribd(Cribd):
 
 class UnattendedCribd(LabCribd):
     """One that looks at its bridge when it is asked only, so that a test sees what is done to it."""
+
+    program = EXECUTED
 
     def _spawn(self, **environment: str) -> DaemonProcess:
         text = "import crib.engine.networks as networks\nnetworks.LOOK_AFTER_SECONDS = 1e6\n"

@@ -25,6 +25,7 @@ from crib.host.nftables import Nftables
 from crib.model.errors import Broken, Unavailable
 from crib.model.sandbox import PortMapping, Protocol
 from crib.model.settings import NetworkSettings
+from tests.patience import PATIENCE
 from tests.system.labs.bridge_rig import Rig, host_socket, nft, own_rig
 from tests.system.labs.pod_namespaces import echo_server, no_stage, peer_seen
 
@@ -121,7 +122,7 @@ async def test_a_host_port_of_udp_reaches_the_pod(rig: Rig) -> None:
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with server, client:
         client.sendto(b"question", ("127.0.0.1", PORT))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * PATIENCE):
             loop = asyncio.get_running_loop()
             data, sender = await loop.sock_recvfrom(server, 100)
             await loop.sock_sendto(server, b"answer", sender)
@@ -140,7 +141,7 @@ async def test_a_udp_client_that_goes_on_sending_reaches_the_pod_that_comes_late
             with namespace.socket(socket.SOCK_DGRAM) as server:
                 server.bind(("0.0.0.0", 53))
                 client.sendto(b"in time", ("127.0.0.1", PORT))
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(20 * PATIENCE):
                     assert await asyncio.get_running_loop().sock_recv(server, 100) == b"in time"
             await rig.network.detach(namespace.pod(mapping))
 

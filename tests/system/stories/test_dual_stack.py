@@ -45,6 +45,9 @@ class CribdElsewhere(Cribd):
     def run(self, *arguments: str, config: Path | None = None) -> subprocess.CompletedProcess[str]:
         return self.host.inside(lambda: super(CribdElsewhere, self).run(*arguments, config=config))
 
+    def wipe(self) -> None:
+        self.host.inside(lambda: super(CribdElsewhere, self).wipe())
+
     def interfaces(self) -> list[str]:
         def look() -> list[str]:
             with Netlink() as netlink:

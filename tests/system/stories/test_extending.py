@@ -16,7 +16,7 @@ from crib.stubs.node.v1.node_pb2 import TimelineRequest
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import busybox_image, push
 from tests.registry import running_registry
-from tests.system.labs.daemon import Cri, Cribd, DaemonProcess
+from tests.system.labs.daemon import EXECUTED, Cri, Cribd, DaemonProcess
 
 PAPER = Path(__file__).resolve().parents[3] / "docs" / "extending.md"
 _FENCE = re.compile(r"^```(python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -44,6 +44,8 @@ def install(directory: Path, version: str = "1.0") -> None:
 
 class Extended(Cribd):
     """cribd with the examples installed."""
+
+    program = EXECUTED
 
     def __init__(self) -> None:
         _, settings = shown("toml")

@@ -19,6 +19,7 @@ from crib.host.cgroups import Cgroups, detect_layout
 from crib.manifest.plan import Dirs
 from crib.ocispec.limits import cpu_weight
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests.patience import PATIENCE
 from tests.system.labs.daemon import IMAGE, Cri, Cribd, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -273,7 +274,7 @@ async def test_cpus_can_be_taken_away_while_a_command_runs_in_a_cgroup_of_its_ow
     pod = await run_pod(cri)
     box = await cri.run_container(pod, "sleep", "600")
     script = "sleep 300 >/dev/null 2>&1 & echo here"
-    assert await cri.sh(box, script, timeout=20) == "here"
+    assert await cri.sh(box, script, timeout=int(20 * PATIENCE)) == "here"
     await update(cri, box, cpuset_cpus="0")
     assert of(cri, pod, box)["cpuset.cpus"] == "0"
 

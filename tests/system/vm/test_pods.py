@@ -40,7 +40,9 @@ SERVER = "httpd -p 127.0.0.1:8080 -h /; httpd -p 8081 -h /; echo ready; exec sle
 @pytest.fixture
 def cribd() -> Iterator[Cribd]:
     """Each story has its own: what is started anew is a new process, and it would count as left behind."""
-    with running_cribd(extra=default_vm(), built=[busybox_image(name=IMAGE)], warm=False) as daemon:
+    with running_cribd(
+        extra=default_vm(disk=32 * MIB), built=[busybox_image(name=IMAGE)], warm=False
+    ) as daemon:
         yield daemon
 
 
@@ -69,13 +71,17 @@ async def stage_names(cri: Cri, pod: Pod) -> list[str]:
 async def test_a_pod_is_a_machine_and_leaves_nothing(cri: Cri, cribd: Cribd) -> None:
     pod = await machine(cri)
     box = await cri.run_container(pod, "sh", "-c", "echo hello; echo oh >&2; exec sleep 1000")
-    kernel = await cri.sh(box, "uname -r")
+    kernel = await cri.sh(box, "dd if=/dev/zero of=/written bs=1M count=3 2>/dev/null; uname -r")
     assert kernel != platform.release()
     assert await cri.sh(box, "hostname; cat /etc/hostname") == "pod\npod"
     assert (await cri.execute(box, "sh", "-c", "exit 7")).code == 7
     usage = (await cri.call(cri.runtime.ContainerStats, pb.ContainerStatsRequest(container_id=box))).stats
     assert usage.cpu.usage_core_nano_seconds.value > 0
     assert 0 < usage.memory.usage_bytes.value < 256 * MIB
+    layer = usage.writable_layer
+    assert 3 * MIB < layer.used_bytes.value < 4 * MIB
+    assert 1 < layer.inodes_used.value < 20
+    assert (await cri.execute(box, "dd", "if=/dev/zero", "of=/more", "bs=1M", "count=40")).code == 1
     there = processes_of_pod(cribd, pod)
     assert {"shim", "qemu-system-x86_64", "virtiofsd"} <= there.keys()
     names = await stage_names(cri, pod)

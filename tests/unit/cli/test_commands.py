@@ -545,8 +545,7 @@ async def test_an_interrupted_run_takes_the_pod_back(
     env = {**os.environ, "CRIB_ENDPOINT": session.endpoint, "CRIB_PODS_DIR": session.pods_dir}
     with subprocess.Popen([*CRIB, "run", path], env=env, stderr=subprocess.PIPE, text=True) as program:
         async with asyncio.timeout(120):
-            while "StartContainer page" not in world.calls:
-                await asyncio.sleep(0.01)  # the fake gives no notice of a call
+            await world.calls.heard("StartContainer page")
             program.send_signal(signal.SIGINT)
             code = await asyncio.to_thread(program.wait)
         assert program.stderr is not None

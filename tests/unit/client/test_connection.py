@@ -77,8 +77,7 @@ async def test_a_cancelled_caller_leaves_no_sandbox(crib: Connection, world: Wor
     world.sandbox_gate = asyncio.Event()
     running = asyncio.ensure_future(pods.run_sandbox(crib, config()))
     async with asyncio.timeout(60):
-        while not world.calls:
-            await asyncio.sleep(0)
+        await world.calls.heard("RunPodSandbox")
         running.cancel()
         await asyncio.sleep(0)
         world.sandbox_gate.set()

@@ -16,9 +16,7 @@ BOUND = 30.0
 
 async def taken(hang: Hang, number: int) -> None:
     """So many wait for the answer of a file system that has taken their question: nothing ends that."""
-    async with asyncio.timeout(BOUND):
-        while hang.taken < number:  # noqa: ASYNC110  # it gives no notice
-            await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(hang.has_taken, number, BOUND)
 
 
 def stuck() -> list[undying.Killed]:

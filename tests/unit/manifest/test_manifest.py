@@ -355,7 +355,12 @@ BAD = [
         pod("hostPID: true\nshareProcessNamespace: true\n"),
         "spec.shareProcessNamespace: cannot be had together with hostPID",
     ),
-    (pod("hostUsers: false\n"), "spec.hostUsers: not supported: a kubelet gives out the ranges of ids"),
+    (pod("hostUsers: false\nhostPID: true\n"), "spec.hostPID: cannot be had together with hostUsers: false"),
+    (pod("hostUsers: false\nhostIPC: true\n"), "spec.hostIPC: cannot be had together with hostUsers: false"),
+    (
+        pod("hostUsers: false\nvolumes: [{name: v, persistentVolumeClaim: {claimName: c}}]\n", container="volumeDevices: [{name: v, devicePath: /dev/v}]\n"),
+        "spec.containers[0].volumeDevices: cannot be had together with hostUsers: false",
+    ),
     (pod(container="ports: [{containerPort: 0}]\n"), "spec.containers[0].ports[0].containerPort: 0 is not between 1 and 65535"),
     (
         pod(container="ports: [{containerPort: 80, hostPort: 80}, {containerPort: 81, hostPort: 80}]\n"),

@@ -198,8 +198,13 @@ async def test_silence_ends_a_connection_and_a_byte_keeps_it(
     make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The link looks at its clock each `idle_timeout`; only the test turns that."""
-    now = 0.0
-    monkeypatch.setattr("crib.streaming.link.time", SimpleNamespace(monotonic=lambda: now))
+    now, looked = 0.0, asyncio.Event()
+
+    def monotonic() -> float:
+        looked.set()
+        return now
+
+    monkeypatch.setattr("crib.streaming.link.time", SimpleNamespace(monotonic=monotonic))
     lab = await make_lab(idle_timeout=0.05, kill_abandoned=True)
     lab.script = cat
     client = await SpdyClient.connect(lab.exec_url("sh", stdin=True, stdout=True), V4)
@@ -208,7 +213,9 @@ async def test_silence_ends_a_connection_and_a_byte_keeps_it(
         now += 0.04
         await client.send(streams["stdin"], b".")
         await client.until(lambda number=number: len(client.got[streams["stdout"]]) == number)  # type: ignore[misc]
-        await asyncio.sleep(0.06)  # so that the link has looked
+        looked.clear()
+        async with asyncio.timeout(BOUND):
+            await looked.wait()  # the link has nothing to read or write: it looks whether this lasts
     assert not lab.commands[0].killed.is_set()
     now += 0.06
     await client.to_end()

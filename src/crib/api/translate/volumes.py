@@ -217,6 +217,7 @@ def encode_volume(row: VolumeRecord) -> pb.Volume:
         stage=row.stage,
         uses=map(_encode_use, row.uses),
         problem=row.problem,
+        image_id=row.image_id or "",
     )
 
 
@@ -303,6 +304,7 @@ def encode_published(published: Iterable[Published]) -> pb.PublishVolumesRespons
                 created=one.created,
                 warnings=one.warnings,
                 has_group=one.has_group,
+                image_id=one.record.image_id or "",
             )
             for one in published
         ]

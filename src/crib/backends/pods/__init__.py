@@ -9,6 +9,6 @@ Begin with `pods`, which makes and removes all of it, also the process that hold
 * `losses`: pods that lose any of this. `strays`: what belongs to no pod and no container.
 * `running` is the port of pods over all of this, `statistics` that of usage. `signals` reach a container's
   processes, and `endings` says why a container ended;
-  `filed_exits` keeps that on file (`exit_files`). `contained`: commands with a cgroup of their own.
+  `filed_exits` keeps that on file. `contained`: commands with a cgroup of their own.
 * `opening`: what is found and made when a handler is opened.
 """

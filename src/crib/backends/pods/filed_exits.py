@@ -6,19 +6,25 @@ So none is lost with a daemon: whoever begins to listen reads the files first.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from weakref import WeakValueDictionary
 
 from crib.backends.bundle.bundles import Bundles
 from crib.backends.environment import HandlerEnvironment
-from crib.backends.pods.exit_files import read_exit, write_exit
 from crib.backends.pods.strays import ids
+from crib.host.files import atomic_write
 from crib.host.threads import OURS, Job
 from crib.model.container import Exit
+from crib.model.ends import OomKill, OomLevel
 from crib.model.ids import ContainerId
 
 _log = logging.getLogger(__name__)
+
+_NAME = "exit.json"
+_LIMIT = 65536
+"""Bytes of it that are read."""
 
 
 class FiledExits:
@@ -82,3 +88,40 @@ class FiledExits:
 
     def _job(self, container: ContainerId) -> Job:
         return Job(f"the exit of container {container}", owner=container)
+
+
+def write_exit(bundle: str, exit_: Exit) -> None:
+    """Blocks. FileNotFoundError when the bundle is gone."""
+    oom = exit_.oom
+    document = {
+        "code": exit_.code,
+        "at": exit_.at,
+        "oomKilled": exit_.oom_killed,
+        "oom": None
+        if oom is None
+        else [oom.level.value, oom.cgroup, oom.limit, oom.pid, oom.process, oom.memory, oom.is_logged],
+        "lost": exit_.lost,
+        "neverRan": exit_.never_ran,
+        "why": exit_.why,
+    }
+    atomic_write(f"{bundle}/{_NAME}", json.dumps(document).encode(), 0o600)
+
+
+def read_exit(bundle: str, container: ContainerId) -> Exit | None:
+    """None when there is none, or it is torn. Blocks."""
+    try:
+        with open(f"{bundle}/{_NAME}", "rb") as file:
+            document = json.loads(file.read(_LIMIT))
+        oom = document["oom"]
+        return Exit(
+            container,
+            int(document["code"]),
+            int(document["at"]),
+            oom_killed=bool(document["oomKilled"]),
+            oom=None if oom is None else OomKill(OomLevel(oom[0]), *oom[1:]),
+            lost=bool(document["lost"]),
+            never_ran=str(document["neverRan"]),
+            why=str(document["why"]),
+        )
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, IndexError):
+        return None

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from crib.backends.bundle.bundles import BundleNote, Bundles
+from crib.backends.bundle.bundles import BundleNote
 from crib.backends.bundle.labels import Labels
 from crib.backends.environment import HandlerEnvironment
 from crib.backends.failures import trying
 from crib.backends.pods.contained import ContainedCommand
-from crib.backends.pods.signals import Signals
 from crib.backends.runtime_words import exec_failure
 from crib.backends.shim.command_streams import FifoStreams
 from crib.backends.shim.container_io import TaskServices
@@ -109,11 +108,9 @@ class _Running:
 class ShimCommands:
     """Runs commands in containers."""
 
-    def __init__(
-        self, environment: HandlerEnvironment, bundles: Bundles, signals: Signals, services: TaskServices
-    ) -> None:
+    def __init__(self, environment: HandlerEnvironment, starts: ExecStarts, services: TaskServices) -> None:
         self._env = environment
-        self._exec_starts = ExecStarts(environment, bundles, signals)
+        self._exec_starts = starts
         self._services = services
         self._labels = Labels(environment.paths, environment.host)
         self._starts: WeakValueDictionary[SandboxId, asyncio.Semaphore] = WeakValueDictionary()

@@ -48,7 +48,9 @@ class VmEnvironment(ShimEnvironment):
     @property
     def programs(self) -> tuple[str, ...]:
         found = self.machine
-        return (self.program.path, *((found.qemu, found.virtiofsd) if found is not None else ()))
+        if found is None:
+            return (self.program.path,)
+        return (self.program.path, found.qemu, found.virtiofsd, found.mke2fs)
 
     @property
     def sandbox_service(self) -> str:

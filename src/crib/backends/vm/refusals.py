@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+
 from crib.backends.vm.sizes import MachineSize, memory_for_containers
 from crib.model.container import ContainerConfig
 from crib.model.errors import InvalidRequest, below
@@ -27,15 +29,17 @@ def check_pod(config: SandboxConfig) -> None:
 
 def check_container(config: ContainerConfig, size: MachineSize, settings: VmSettings) -> None:
     """InvalidRequest."""
-    for position, device in enumerate(config.devices):
-        _refuse(
-            f"is a machine, which has no {device.host_path} of the host", f"devices[{position}].host_path"
-        )
     for position, name in enumerate(config.cdi_devices):
         _refuse(f"is a machine, which {name} of the host cannot be given to", f"CDI_devices[{position}]")
     _check_apparmor(config.security.apparmor)
     with below(_RESOURCES):
         check_limits(config.resources, size, settings)
+
+
+def check_device(position: int, path: str, mode: int) -> None:
+    """InvalidRequest for what is at a device's path, by the `mode` of stat(2), and is no block device."""
+    if not stat.S_ISBLK(mode):
+        _refuse(f"is a machine, which has no {path} of the host", f"devices[{position}].host_path")
 
 
 def check_limits(resources: Resources, size: MachineSize, settings: VmSettings) -> None:

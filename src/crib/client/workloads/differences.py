@@ -13,7 +13,7 @@ from google.protobuf.json_format import MessageToDict
 
 from crib.client import attempts, images, lookup
 from crib.client import pods as client_pods
-from crib.client.workloads import pod_volumes
+from crib.client.workloads import pod_volumes, user_ids
 from crib.client.workloads.containers import RESTART_COUNT
 from crib.client.workloads.generated import read_files
 from crib.manifest import late
@@ -67,6 +67,7 @@ async def differences(connection: Connection, plan: PodPlan, dirs: Dirs) -> list
         return [Difference(plan.label, "", "state", "running", "stopped")]
     attached = await pod_volumes.as_attached(connection, plan, pod.metadata.uid, dirs)
     plan = late.placed(attached, late.shown_paths(attached))  # shown are those that it does not have
+    plan = await user_ids.as_made(connection, plan, pod.id)
     config = await attempts.sandbox_config(connection, pod.id)
     found = _of_sandbox(plan, config, pod.metadata.uid)
     found += _files(plan, pod.metadata.uid, dirs)
@@ -158,6 +159,8 @@ def fields(message: Message) -> dict[str, str]:
 
 
 def _counts(name: str) -> bool:
+    if name.startswith("mounts[") and name.endswith("].image.image"):
+        return False  # by id when it runs; its name is compared
     if name.startswith(_RESOURCES):
         return name.removeprefix(_RESOURCES) in _LIMITS
     return not any(name == own or name.startswith((f"{own}.", f"{own}[")) for own in _OWN)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from crib.client import volumes
 from crib.client.errors import ClientError, NotOffered, PodFailure
 from crib.client.workloads import files
-from crib.manifest.late import placed
+from crib.manifest.late import has_own_users, placed, with_images
 from crib.stubs.node.v1.node_pb2 import PublishVolumesRequest, VolumeSpec, WantedVolume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from crib.client.connection import Connection
     from crib.manifest.claim_plan import ClaimPlan
@@ -58,14 +58,19 @@ async def attach(connection: Connection, plan: PodPlan, dirs: Dirs, note: Callab
     except NotOffered:
         return await asyncio.to_thread(_with_directories, plan, dirs, note)
     read_only = [name for name, one in published.items() if one.read_only]
-    images = [name for name, one in published.items() if one.kind == "image"]
-    found = placed(plan, {name: one.path for name, one in published.items()}, read_only, images)
+    images = {name: one.image_id for name, one in published.items() if one.kind == "image"}
+    paths = {name: one.path for name, one in published.items()}
+    found = placed(_as_images(plan, images), paths, read_only, images)
     for volume in found.volumes:
         if (one := published.get(volume.name)) is not None:
             _tell(plan, volume, one, note)
             if await _takes_group(connection, plan, volume, one):
                 await asyncio.to_thread(files.give_to_group, volume)
     return found
+
+
+def _as_images(plan: PodPlan, images: Mapping[str, str]) -> PodPlan:
+    return with_images(plan, images) if has_own_users(plan.sandbox) else plan
 
 
 async def _publish(connection: Connection, plan: PodPlan, dirs: Dirs) -> dict[str, PublishedVolume]:
@@ -234,7 +239,8 @@ async def as_attached(connection: Connection, plan: PodPlan, uid: str, dirs: Dir
         return placed(
             plan, {one.name: dirs.volume(plan.uid, one.name) for one in plan.volumes if one.claim is not None}
         )
-    uses = [(use, one.spec.kind) for one in here for use in one.uses if use.pod_uid == uid]
+    uses = [(use, one) for one in here for use in one.uses if use.pod_uid == uid]
     read_only = [use.volume for use, _ in uses if use.read_only]
-    images = [use.volume for use, kind in uses if kind == "image"]
-    return placed(plan, {use.volume: use.path for use, _ in uses if use.path}, read_only, images)
+    images = {use.volume: one.image_id for use, one in uses if one.spec.kind == "image"}
+    paths = {use.volume: use.path for use, _ in uses if use.path}
+    return placed(_as_images(plan, images), paths, read_only, images)

@@ -1,6 +1,6 @@
 """Starts of cribd without its imports, which take three quarters of a start.
 
-    python -m tests.crash.nursery DESCRIPTOR      DESCRIPTOR: the test's unix socket, of whole messages
+    python -m tests.system.labs.nursery DESCRIPTOR      DESCRIPTOR: the test's unix socket, of whole messages
 
 It imports everything, and forks a daemon each time that it is asked; it has no thread, so that a fork is
 what a fresh start would be. What has ended stays a zombie until the test asks for its code, as with Popen.
@@ -13,21 +13,22 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.system.labs.daemon import STOP_SECONDS, Cribd
-
-_ROOT = Path(__file__).resolve().parents[2]
-_LONGEST = 1 << 16
-"""Bytes of a message."""
+_ROOT = Path(__file__).resolve().parents[3]
+_LONGEST = 1 << 17
+"""Bytes of a message: an environment may have some tens of thousands."""
+END_SECONDS = 60.0
+_ROOMS = ("crib.host", "crib.backends", "crib.engine")
 
 
 class Born:
@@ -63,13 +64,13 @@ class Born:
 
 
 class Nursery:
-    """The test's end. It is in the network namespace of the thread that makes it, and so is what it forks."""
+    """The test's end."""
 
     def __init__(self) -> None:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.crash.nursery", str(its.fileno())],
+                [sys.executable, "-m", "tests.system.labs.nursery", str(its.fileno())],
                 env={**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}:{_ROOT}"},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[its.fileno()],
@@ -78,14 +79,26 @@ class Nursery:
         self._socket = ours
         self._lock = threading.Lock()
 
-    def start(self, module: str, arguments: Sequence[str], log: Path, environment: dict[str, str]) -> Born:
-        """The module's `main` with these arguments; `log` is its standard output and error."""
-        asked = {"module": module, "arguments": list(arguments), "environment": environment}
-        with self._lock, log.open("ab") as output:
-            message = json.dumps(asked | {"cwd": str(log.parent)}).encode()
-            socket.send_fds(self._socket, [message], [output.fileno()])
-            answer, fds, _, _ = socket.recv_fds(self._socket, _LONGEST, 1)
-        assert answer, f"the nursery has ended with {self._process.wait()}"
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def start(self, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> Born:
+        """The module's `main` with these arguments, in the network namespace of the calling thread.
+
+        `log` is its standard output and error, the directory of `log` its working directory, `environment`
+        all that it has.
+        """
+        asked = {"module": module, "arguments": list(arguments), "environment": dict(environment)}
+        network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with self._lock, log.open("ab") as output:
+                message = json.dumps(asked | {"cwd": str(log.parent)}).encode()
+                socket.send_fds(self._socket, [message], [output.fileno(), network])
+                answer, fds, _, _ = socket.recv_fds(self._socket, _LONGEST, 1)
+        finally:
+            os.close(network)
+        assert answer, f"the nursery has ended with {self._process.wait(END_SECONDS)}"
         return Born(self, int(answer), fds[0])
 
     def reap(self, pid: int) -> int:
@@ -96,27 +109,39 @@ class Nursery:
 
     def end(self) -> None:
         self._socket.close()
-        self._process.wait(STOP_SECONDS)
+        self._process.wait(END_SECONDS)
 
 
-class Forked(Cribd):
-    """A daemon that a nursery forks."""
+_shared: Nursery | None = None
 
-    _nursery: Nursery | None = None
 
-    def _spawn(self, **environment: str) -> Born:
-        return self._forked("crib.daemon", ["--config", str(self.config)], environment)
+def shared_nursery() -> Nursery:
+    """The one of this process, which is there from the first call until `end_nursery`."""
+    global _shared  # noqa: PLW0603
+    _shared = _shared or Nursery()
+    return _shared
 
-    def _forked(self, module: str, arguments: Sequence[str], environment: dict[str, str]) -> Born:
-        self._nursery = self._nursery or Nursery()
-        return self._nursery.start(module, arguments, self.log_file, environment)
 
-    def end(self) -> None:
-        try:
-            super().end()
-        finally:
-            if self._nursery is not None:
-                self._nursery.end()
+def nursery_pid() -> int | None:
+    """None while there is none."""
+    return None if _shared is None else _shared.pid
+
+
+def end_nursery() -> None:
+    """Safe to repeat."""
+    global _shared  # noqa: PLW0603
+    if _shared is not None:
+        _shared.end()
+    _shared = None
+
+
+def import_all() -> None:
+    """Whatever the daemon is made of."""
+    importlib.import_module("crib.daemon")
+    for room in map(importlib.import_module, _ROOMS):
+        for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+            if not found.name.endswith("_main") and ".worker." not in found.name:
+                importlib.import_module(found.name)
 
 
 def _readable(descriptor: int, seconds: float) -> bool:
@@ -128,7 +153,7 @@ def _readable(descriptor: int, seconds: float) -> bool:
 def _serve(asks: socket.socket) -> None:
     """Until the test closes its end."""
     while True:
-        message, fds, _, _ = socket.recv_fds(asks, _LONGEST, 1)
+        message, fds, _, _ = socket.recv_fds(asks, _LONGEST, 2)
         if not message:
             return
         asked = json.loads(message)
@@ -139,18 +164,24 @@ def _serve(asks: socket.socket) -> None:
         pid = os.fork()
         if not pid:
             asks.close()
-            _be_started(asked, fds[0])
-        os.close(fds[0])
+            _be_started(asked, *fds)
+        for descriptor in fds:
+            os.close(descriptor)
         pidfd = os.pidfd_open(pid)
         socket.send_fds(asks, [str(pid).encode()], [pidfd])
         os.close(pidfd)
 
 
-def _be_started(asked: dict[str, Any], log: int) -> None:
+def _be_started(asked: dict[str, Any], log: int, network: int) -> None:
     """What lies between a fork and a program's main; it does not return."""
+    from crib.host import libc
+
     os.setsid()
     os.chdir(asked["cwd"])
+    os.environ.clear()
     os.environ.update(asked["environment"])
+    libc.setns(network, libc.CLONE_NEWNET)
+    os.close(network)
     for number in (1, 2):
         os.dup2(log, number)
     os.close(log)
@@ -160,9 +191,7 @@ def _be_started(asked: dict[str, Any], log: int) -> None:
 
 
 def main(descriptor: str) -> None:
-    from tests.crash import points
-
-    points.import_all()
+    import_all()
     gc.collect()
     gc.freeze()
     assert len(os.listdir("/proc/self/task")) == 1, "a fork would lose threads"
