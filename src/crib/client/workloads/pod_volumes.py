@@ -77,11 +77,13 @@ async def _publish(connection: Connection, plan: PodPlan, dirs: Dirs) -> dict[st
     """By the volumes' names in the pod."""
     claims = [volume.claim for volume in plan.volumes if volume.claim is not None]
     here = await _those_there(connection, claims)
-    clones = await _bring_sources(connection, [claim for claim in claims if claim.name not in here])
+    wanted = [claim for claim in claims if claim.name not in here]
+    cloned = await _cloned(connection, wanted)
+    taken = await _bring_sources(connection, [claim for claim in wanted if claim.name not in cloned])
     try:
-        found = await volumes.publish(connection, _request(plan, dirs, here))
+        found = await volumes.publish(connection, _request(plan, dirs, here, cloned))
     finally:
-        for snapshot in clones:
+        for snapshot in taken:
             with contextlib.suppress(ClientError):  # it is listed, and the next attempt replaces it
                 await volumes.remove_snapshot(connection, snapshot)
     return {one.volume: one for one in found}
@@ -135,7 +137,21 @@ async def _those_there(connection: Connection, claims: Sequence[ClaimPlan]) -> s
     return {one.name async for one in listed if one.name in open_ones}
 
 
-def _request(plan: PodPlan, dirs: Dirs, here: Collection[str]) -> PublishVolumesRequest:
+async def _cloned(connection: Connection, claims: Sequence[ClaimPlan]) -> set[str]:
+    """Names of claims whose driver makes their volume of another one without a snapshot in between."""
+    found = set()
+    for claim in claims:
+        source = claim.spec.source
+        if source is not None and not source.is_snapshot:
+            shown = await volumes.inspect(connection, f"{claim.namespace}/{source.name}")
+            if volumes.CLONES in shown.can:
+                found.add(claim.name)
+    return found
+
+
+def _request(
+    plan: PodPlan, dirs: Dirs, here: Collection[str], cloned: Collection[str]
+) -> PublishVolumesRequest:
     """`here` are names of volumes of which nothing is said but that the pod wants them."""
     request = PublishVolumesRequest(
         pod_uid=plan.uid,
@@ -151,13 +167,17 @@ def _request(plan: PodPlan, dirs: Dirs, here: Collection[str]) -> PublishVolumes
             wanted = WantedVolume(volume=volume.name, name=volume.claim.name, read_only=volume.read_only)
             if volume.claim.name not in here:
                 secrets = dirs.secrets(plan.uid, volume.name)
-                wanted.spec.CopyFrom(spec_of(volume.claim, plan.uid, secrets))
+                cloning = volume.claim.name in cloned
+                wanted.spec.CopyFrom(spec_of(volume.claim, plan.uid, secrets, cloning=cloning))
             request.volumes.append(wanted)
     return request
 
 
-def spec_of(claim: ClaimPlan, uid: str, secrets: str) -> VolumeSpec:
-    """What is asked of the volume of a claim; `secrets` is the directory with those of its driver."""
+def spec_of(claim: ClaimPlan, uid: str, secrets: str, *, cloning: bool = False) -> VolumeSpec:
+    """What is asked of the volume of a claim; `secrets` is the directory with those of its driver.
+
+    `cloning`: the volume that it begins as needs no snapshot.
+    """
     asked = claim.spec
     spec = VolumeSpec(
         kind=asked.kind,
@@ -171,7 +191,9 @@ def spec_of(claim: ClaimPlan, uid: str, secrets: str) -> VolumeSpec:
         labels=dict(claim.labels),
         owner=uid if claim.with_pod else "",
     )
-    if asked.source is not None:
+    if asked.source is not None and cloning:
+        spec.clone_of = f"{claim.namespace}/{asked.source.name}"
+    elif asked.source is not None:
         name = asked.source.name if asked.source.is_snapshot else volumes.clones_snapshot(claim.name)
         spec.snapshot = f"{claim.namespace}/{name}"
     if asked.driver is not None:

@@ -3491,6 +3491,7 @@ class VolumeSpec(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     INLINE_FIELD_NUMBER: _builtins.int
     RECLAIM_FIELD_NUMBER: _builtins.int
+    CLONE_OF_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """local, tmpfs, image, block or csi; empty: as the class says"""
     storage_class: _builtins.str
@@ -3514,6 +3515,8 @@ class VolumeSpec(_message.Message):
     """an ephemeral inline volume of a CSI driver"""
     reclaim: _builtins.str
     """Delete (it goes with its owner, and by prune) or Retain; empty: as the class says"""
+    clone_of: _builtins.str
+    """id or name of the volume that it begins as, where InspectVolume says `clones` of that"""
     @_builtins.property
     def parameters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """for the kind or the driver; they are laid over those of the class"""
@@ -3549,10 +3552,11 @@ class VolumeSpec(_message.Message):
         owner: _builtins.str = ...,
         inline: _builtins.bool = ...,
         reclaim: _builtins.str = ...,
+        clone_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_modes", b"access_modes", "block", b"block", "capacity", b"capacity", "driver", b"driver", "fs_type", b"fs_type", "inline", b"inline", "kind", b"kind", "labels", b"labels", "mount_options", b"mount_options", "owner", b"owner", "parameters", b"parameters", "reclaim", b"reclaim", "secrets", b"secrets", "snapshot", b"snapshot", "source", b"source", "storage_class", b"storage_class"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_modes", b"access_modes", "block", b"block", "capacity", b"capacity", "clone_of", b"clone_of", "driver", b"driver", "fs_type", b"fs_type", "inline", b"inline", "kind", b"kind", "labels", b"labels", "mount_options", b"mount_options", "owner", b"owner", "parameters", b"parameters", "reclaim", b"reclaim", "secrets", b"secrets", "snapshot", b"snapshot", "source", b"source", "storage_class", b"storage_class"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
