@@ -25,11 +25,11 @@ from crib.client import volumes
 from crib.client.errors import NotFound
 from crib.host.mount_table import mounts_below
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests import patience
 from tests.fuzz.requests import METHODS, OddRequests, World
 from tests.fuzz.shrinking import smaller
 from tests.fuzz.taming import Haven, tame
 from tests.images import busybox_image, write_saved_archive
-from tests.system.labs import daemon
 from tests.system.labs.daemon import SETTLE_SECONDS, Cri, Cribd
 from tests.system.labs.leftovers import Leftovers, remove_cgroups
 
@@ -48,9 +48,9 @@ action = "reject"
 CALLERS = 4
 CALLS = 9
 """Of each caller in a round."""
-PATIENCE = 120.0 * daemon.PATIENCE
+PATIENCE = 120.0 * patience.PATIENCE
 """Seconds for a call that is neither cancelled nor waits by its contract; beyond them it hangs."""
-VERSION_PATIENCE = 60.0 * daemon.PATIENCE
+VERSION_PATIENCE = 60.0 * patience.PATIENCE
 """Seconds for Version, which is asked all the time: where others have the CPUs it once took over 10."""
 MOMENT = 0.3
 """Seconds that streams, and calls that wait for a container, are given."""

@@ -15,7 +15,8 @@ subject:
   `cgroup_stats` on `cgroup_files`, `cgroup_figures` and `kept_files`, `memory_limits` with `kernel_log` (who
   was killed for want of memory), `freezer`.
 * mounts and files: `mounts`, `other_mounts`, `mount_table`, `loop_devices`, `block_devices`,
-  `disk_filesystems`, `quotas`, `files`, `directories`, `tree_copies` on `clones`, `inotify`, `null_device`.
+  `disk_filesystems`, `ext4_files`, `quotas`, `files`, `directories`, `tree_copies` on `clones`, `inotify`,
+  `null_device`.
 * networks: `netlink`, and on it `links`, `veth`, `addresses`, `routes`, `neighbours`, `traffic`, `taps`,
   `conntrack`, `ip_settings`; `nftables`.
 * security: `apparmor`, `selinux`; `privileges` (with capabilities), `confinement`, `landlock` and `seccomp`

@@ -166,6 +166,7 @@ async def test_a_handler_that_is_taken_out_looks_after_what_the_engine_has_of_it
         assert engine.count() == before
 
 
+@pytest.mark.nightly
 async def test_a_wipe_ends_what_the_engine_has_of_a_handler_that_is_taken_out(engine: Engine) -> None:
     before = engine.count()
     with running_cribd(extra=default_docker(engine.socket), warm=False) as own:
