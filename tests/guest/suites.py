@@ -43,7 +43,8 @@ _PYTEST = (
 )
 _SYSTEM: Mapping[str, tuple[str, ...]] = {
     "pods": (
-        "host", "stories/test_pod_life.py", "stories/test_pod_metrics.py", "stories/test_restart.py",
+        "host", "stories/test_figures.py", "stories/test_pod_life.py", "stories/test_pod_metrics.py",
+        "stories/test_restart.py",
         "stories/test_running.py", "stories/test_seeing.py", "stories/test_start.py",
         "stories/test_systemd.py", "stories/test_update.py", "stories/test_userns.py",
     ),
