@@ -304,9 +304,15 @@ class TestDriver:
                 return self._made(handle, volume, request)
         content: Path | None = None
         if request.HasField("volume_content_source"):
-            source = request.volume_content_source.snapshot.snapshot_id
-            if source not in self.books.snapshots:
-                raise Refused("NOT_FOUND", f"there is no snapshot {source}")
+            origin = request.volume_content_source
+            if origin.HasField("volume"):
+                can = "CLONE_VOLUME" in self.options.controller
+                self._must(can, "CreateVolume of a volume without CLONE_VOLUME")
+                source, known = origin.volume.volume_id, self.books.volumes
+            else:
+                source, known = origin.snapshot.snapshot_id, self.books.snapshots
+            if source not in known:
+                raise Refused("NOT_FOUND", f"there is nothing called {source} to begin as")
             content = self.books.root / "data" / source
         handle = f"vol-{len(self.books.volumes) + 1}-{request.name[-8:]}"
         place = self.books.root / "data" / handle

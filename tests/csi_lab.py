@@ -122,8 +122,12 @@ class VolumeLife:
     lab: CsiLab
     record: VolumeRecord
 
-    async def create(self, snapshot: SnapshotRecord | None = None) -> None:
-        made = await self.lab.kind.create(self.record, snapshot)
+    async def create(self, origin: SnapshotRecord | VolumeRecord | None = None) -> None:
+        """Make it as that is."""
+        if isinstance(origin, VolumeRecord):
+            made = await self.lab.kind.clone(self.record, origin)
+        else:
+            made = await self.lab.kind.create(self.record, origin)
         self.record = replace(
             self.record,
             state=VolumeState.READY,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ _MAKE = {
     "ext4 with quotas": ("mkfs.ext4", "-q", "-F", "-O", "quota,project", "-E", "quotatype=prjquota"),
     "xfs": ("mkfs.xfs", "-q", "-f", "-m", "reflink=1"),
 }
+_NOBODY = 65534
 _SIZES = {"ext4": 32 << 20, "ext4 with quotas": 32 << 20, "xfs": 320 << 20}
 """The least that their programs take is 300 MiB for XFS."""
 
@@ -47,3 +49,22 @@ def mounted_disk(place: Path, kind: str, options: str = "") -> Iterator[Path]:
     finally:
         subprocess.run(["umount", str(target)], check=True, capture_output=True)
         image.unlink()
+
+
+def fill(path: str, size: int) -> str:
+    """Write as a user without rights, who is held to limits also on ext4; what went wrong."""
+    directory, name = os.path.split(path)
+    done = subprocess.run(
+        ["dd", "if=/dev/zero", f"of={name}", "bs=64k", f"count={size >> 16}", "conv=fsync"],
+        cwd=directory,  # the directories above let nobody through
+        user=_NOBODY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return "" if done.returncode == 0 else done.stderr
+
+
+def too_much(words: str) -> bool:
+    """The kernel's own words, which are others for each file system."""
+    return "Disk quota exceeded" in words or "No space left" in words

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from crib.backends.shim import statistics
 from crib.model.settings import HandlerSettings
 from tests.contract.handler_lab import HandlerLab
 from tests.fakes import world
@@ -23,6 +26,18 @@ __all__ = ["lab", "shared_engine"]
 
 _REAL = [pytest.mark.root, pytest.mark.system]
 _GVISOR = pytest.mark.skipif(shutil.which("runsc") is None, reason="gVisor's runsc is not installed")
+
+
+DAILY_IN_MACHINES = {"test_limits_of_created_and_running_containers_can_be_changed"}
+"""One boot: under emulation each takes seconds, so the rest is nightly."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        name, _, case = item.name.partition("[")
+        is_machines = item.path.parent == Path(__file__).parent and "vm" in re.split(r"[-\]]", case)
+        if is_machines and name not in DAILY_IN_MACHINES:
+            item.add_marker(pytest.mark.nightly)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,7 +56,7 @@ def engine_that_tests_share(request: pytest.FixtureRequest) -> None:
         pytest.param("runsc", marks=[*_REAL, _GVISOR]),
         pytest.param("shim of crun", marks=_REAL),
         pytest.param("shim of runc", marks=_REAL),
-        pytest.param("vm", marks=[*_REAL, pytest.mark.nightly]),
+        pytest.param("vm", marks=_REAL),
         pytest.param("docker", marks=_REAL),
     ]
 )
@@ -57,6 +72,7 @@ async def lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
             made = HandlerLab(docker.handler, docker.logs)
         elif request.param == "vm":
             monkeypatch.setattr(world, "BOUND", VM_SECONDS)
+            monkeypatch.setattr(statistics, "ANSWER_TIME", VM_SECONDS)
             shim = await stack.enter_async_context(vm_lab())
             made = HandlerLab(shim.handler, shim.logs)
         elif request.param == "runsc":

@@ -37,7 +37,7 @@ class FakeVolume:
 
 
 class FakeVolumes:
-    """A kind. Failpoints: create, delete, stage, unstage, publish, unpublish, usage, expand, snapshot,
+    """A kind. Failpoints: create, clone, delete, stage, unstage, publish, unpublish, usage, expand, snapshot,
     delete_snapshot, check, facts. `can` may be set. What was mounted is gone after `reboot`.
     """
 
@@ -76,6 +76,12 @@ class FakeVolumes:
         await self.failpoints.reach("create", record.name.name)
         if snapshot is not None:
             volume.files = dict(self.kept[snapshot.id].files)
+        return Made(f"handle-{record.name}", {"made": "yes"}, record.spec.capacity)
+
+    async def clone(self, record: VolumeRecord, source: VolumeRecord) -> Made:
+        volume = self.there.setdefault(record.id, FakeVolume(record.spec.capacity))
+        await self.failpoints.reach("clone", record.name.name)
+        volume.files = dict(self.there[source.id].files)
         return Made(f"handle-{record.name}", {"made": "yes"}, record.spec.capacity)
 
     async def delete(self, record: VolumeRecord) -> None:

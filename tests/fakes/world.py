@@ -29,9 +29,10 @@ from tests.fakes.plugins import FakePlugins
 from tests.fakes.records import MemoryRecords
 from tests.fakes.settings import image_settings
 from tests.fakes.volumes import FakeVolumePorts
+from tests.patience import PATIENCE
 
 IMAGE = "docker.io/library/busybox:latest"
-BOUND = 20.0
+BOUND = 20.0 * PATIENCE
 """Seconds that anything awaited in a test may take: it fails then, as something hangs."""
 
 

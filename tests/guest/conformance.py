@@ -18,6 +18,8 @@ from tests.guest.node import SOCKET, Node
 
 REGISTRIES = ("registry.k8s.io", "gcr.io", "k8s.gcr.io")
 TIMEOUT = "90m"
+CALL_TIMEOUT = "600s"
+"""critest gives a call 10 s by itself: too little where each instruction is emulated."""
 SUDO = """#!/bin/sh
 exec env "$@"
 """
@@ -45,7 +47,8 @@ def main(handler: str, program: str, report: str, *arguments: str) -> int:
             done = subprocess.run(
                 [program, "--runtime-endpoint", endpoint, "--image-endpoint", endpoint, "--ginkgo.no-color",
                  "--ginkgo.seed", "1", "--ginkgo.timeout", TIMEOUT, "--ginkgo.poll-progress-after", "600s",
-                 "--ginkgo.junit-report", report, *arguments],
+                 "--ginkgo.junit-report", report, "--runtime-service-timeout", CALL_TIMEOUT,
+                 "--image-service-timeout", CALL_TIMEOUT, *arguments],
                 check=False, env={**os.environ, "PATH": f"{os.environ['PATH']}:{programs}"},
             )  # fmt: skip
             Path(report).with_name("cribd.log").write_text(node.journal())

@@ -52,6 +52,7 @@ ENVIRONMENT = {
     "GRPC_ENABLE_FORK_SUPPORT": "0",
     "no_proxy": "127.0.0.1,localhost",
     "NO_PROXY": "127.0.0.1,localhost",
+    "PYTHONUNBUFFERED": "1",
     "CRIB_ARTEFACTS": ARTEFACTS,
     "CRIB_TEST_PATIENCE": "10",
 }
@@ -160,6 +161,13 @@ class Guest:
     @property
     def name(self) -> str:
         return self._design.image.recipe.name
+
+    @property
+    def level_of_services(self) -> tuple[str, ...]:
+        """Before a command that starts containers. With SELinux these may not use the pipes of a process that
+        has all categories, as root's shell has.
+        """
+        return ("runcon", "-l", "s0") if self._design.image.recipe.selinux else ()
 
     @property
     def ssh_command(self) -> str:

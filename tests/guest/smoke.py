@@ -18,12 +18,14 @@ import pytest
 from crib.client import pods
 from crib.client.errors import TimedOut
 from crib.client.pods import Pod
+from crib.host.cgroup_options import FAVOURS_CHANGES, options_of
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.guest.node import CHECKOUT, START_SECONDS, Node, Traces, cgroup_of, crib, init_pid, run
 from tests.system.labs.daemon import Cri, until
 
 SETTINGS = """
 cgroup_driver = "systemd"
+cgroup_favordynmods = true
 default_handler = "crun"
 
 [network]
@@ -34,6 +36,9 @@ mode = "bridge"
 [handlers.runc]
 """
 HANDLERS = ("crun", "runc")
+TREE = "/sys/fs/cgroup"
+OPTIONS = options_of(TREE)
+"""Of the mounted tree, before cribd runs."""
 PAGE = "http://127.0.0.1:8088/"
 IMAGE = "localhost/demo:latest"
 TICKER = "n=0; while true; do n=$((n+1)); echo tick $n; sleep 0.5; done"
@@ -76,6 +81,10 @@ async def test_the_node_is_ready_and_has_found_what_there_is(node: Node) -> None
     assert conditions["RuntimeReady"]
     assert conditions["NetworkReady"]
     assert {handler.name for handler in status.runtime_handlers} >= set(HANDLERS)
+
+
+def test_the_cgroup_tree_has_the_option_that_was_asked_for_and_lost_none(node: Node) -> None:
+    assert options_of(TREE) == OPTIONS | {FAVOURS_CHANGES}
 
 
 def test_the_pod_of_the_readme_shows_its_page_and_its_logs(node: Node) -> None:

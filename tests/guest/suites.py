@@ -37,19 +37,38 @@ COLUMNS = (
     "when",
 )
 _BEGIN, _END = "<!-- script/guest --record writes what follows -->", "<!-- end -->"
-_PYTEST = "python -m pytest -p no:cacheprovider --junit-xml=$CRIB_ARTEFACTS/report.xml"
-_SYSTEM = (
-    "host", "oci", "shim", "network", "volumes", "images/test_erofs_mount.py", "images/test_layer_*.py",
-    "images/test_worker_confinement.py", "stories/test_checkpoints*.py", "stories/test_containerd.py",
-    "stories/test_csi_volumes.py", "stories/test_hung_volumes.py", "stories/test_network*.py",
-    "stories/test_pod_life.py", "stories/test_pod_volumes.py", "stories/test_restart.py",
-    "stories/test_restored.py", "stories/test_running.py", "stories/test_seeing.py", "stories/test_shim*.py",
-    "stories/test_start.py", "stories/test_systemd.py", "stories/test_update.py", "stories/test_userns.py",
-    "stories/test_volume*.py",
-)  # fmt: skip
-"""Of tests/system, what touches cgroups, mounts, security, network and recovery."""
-_APART = "tests/system/oci/test_selinux.py"
-"""Wants to be started at a level of its own, as it says."""
+_PYTEST = (
+    "python -m pytest -vv --tb=short -p tests.guest.told -p no:cacheprovider "
+    "--junit-xml=$CRIB_ARTEFACTS/report.xml --durations=40"
+)
+_SYSTEM: Mapping[str, tuple[str, ...]] = {
+    "pods": (
+        "host", "stories/test_pod_life.py", "stories/test_pod_metrics.py", "stories/test_restart.py",
+        "stories/test_running.py", "stories/test_seeing.py", "stories/test_start.py",
+        "stories/test_systemd.py", "stories/test_update.py", "stories/test_userns.py",
+    ),
+    "shims": (
+        "shim/test_shared_sweeps.py", "shim/test_shim_deaths.py", "stories/test_checkpoints*.py",
+        "stories/test_containerd.py", "stories/test_restored.py",
+        "stories/test_shim*.py",
+    ),
+    "oci": ("oci",),
+    "network": ("network", "stories/test_network*.py"),
+    "volumes": (
+        "volumes", "images/test_erofs_mount.py", "images/test_layer_*.py",
+        "images/test_worker_confinement.py", "stories/test_csi_volumes.py", "stories/test_hung_volumes.py",
+        "stories/test_pod_volumes.py", "stories/test_volume*.py",
+    ),
+    "security": (
+        "oci/test_apparmor*.py", "oci/test_selinux.py", "oci/test_container_cves.py",
+        "oci/test_seccomp_notifier.py", "images/test_worker_confinement.py", "stories/test_userns.py",
+        "stories/test_volume_labels.py",
+    ),
+}  # fmt: skip
+"""Of tests/system, what touches cgroups, mounts, security, network, recovery: in parts of half an hour.
+The last is a choice of the others, for guests with less time.
+Without shim/test_own_kernels.py: a fake shim, to which the kernel makes no difference.
+"""
 
 FACTS = r"""
 . /etc/os-release
@@ -76,11 +95,14 @@ def _critest(handler: str) -> Suite:
     return Suite(command, needs_critest=True)
 
 
+def _system(names: Iterable[str]) -> Suite:
+    paths = dict.fromkeys(f"tests/system/{name}" for name in names)
+    return Suite(f"{_PYTEST} -n 2 --dist worksteal -m 'not nightly' {' '.join(paths)}")
+
+
 SUITES: Mapping[str, Suite] = {
     "smoke": Suite(f"{_PYTEST} tests/guest/smoke.py"),
-    "system": Suite(
-        f"{_PYTEST} -m 'not nightly' --ignore={_APART} {' '.join(f'tests/system/{name}' for name in _SYSTEM)}"
-    ),
+    **{f"system {part}": _system(names) for part, names in _SYSTEM.items()},
     "critest crun": _critest("crun"),
     "critest runc": _critest("runc"),
 }
@@ -116,7 +138,7 @@ def run_suite(guest: Guest, name: str, artefacts: Path, within: float | None = N
         guest.copy_in(critest(), CRITEST)
     began = datetime.datetime.now(datetime.UTC)
     mirror = {name: os.environ[name] for name in ("CRIB_CRITEST_MIRROR",) if name in os.environ}
-    command = ["sh", "-c", suite.command]
+    command = [*guest.level_of_services, "sh", "-c", suite.command]
     if within is not None:
         command = ["timeout", "--signal=INT", f"--kill-after={END_SECONDS:.0f}", f"{within:.0f}", *command]
     code = guest.stream(*command, env=mirror)

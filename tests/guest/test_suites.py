@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.guest.images import PACKAGES, RECIPES, ROOT
 from tests.guest.suites import COLUMNS, SUITES, TABLE, Result, facts_row, result_of, rows_of, with_rows
+
+pytest_plugins = ["pytester"]
 
 REPORT = """<testsuites><testsuite>
 <testcase classname="a" name="good"/>
@@ -52,12 +56,12 @@ def test_selinux_is_told_with_its_mode() -> None:
 
 def test_a_row_takes_the_place_of_the_older_one_of_its_guest_and_suite() -> None:
     text = with_rows(
-        TABLE.read_text(), [row("trixie", "smoke", "2 passed in 99 s"), row("bookworm", "system")]
+        TABLE.read_text(), [row("trixie", "smoke", "2 passed in 99 s"), row("bookworm", "system oci")]
     )
     again = with_rows(text, [row("trixie", "smoke", "3 passed in 98 s")])
     ours = [found for found in rows_of(again) if found[-1] == "2026-11-29 abc1234"]
     assert row("trixie", "smoke", "3 passed in 98 s") in ours
-    assert row("bookworm", "system") in ours
+    assert row("bookworm", "system oci") in ours
     assert "2 passed in 99 s" not in again
     assert with_rows(again, []) == again
     assert again.partition("<!--")[0] == text.partition("<!--")[0]
@@ -78,11 +82,26 @@ def test_the_table_of_the_papers_is_one_that_the_lab_wrote() -> None:
         assert re.fullmatch(r"20\d\d-\d\d-\d\d \S+", by_name["when"])
 
 
+def test_a_failure_is_printed_before_the_next_test_runs(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makepyfile("def test_bad():\n    assert 1 == 2\n\ndef test_good():\n    pass\n")
+    said = pytester.runpytest_inprocess("-v", "-p", "tests.guest.told").stdout.str()
+    assert said.index("assert 1 == 2") < said.index("::test_good")
+
+
 def test_guests_have_what_the_tests_need() -> None:
     setup = (ROOT / "script/setup").read_text()
     listed = re.search(r'\[ -z "\$dev" \] \|\| packages="\$packages (.*)"', setup)
     assert listed is not None
     assert set(listed[1].split()) - set(PACKAGES) == {"lintian", "runsc"}
+
+
+def test_every_suite_runs_at_night() -> None:
+    nightly = (ROOT / "script/nightly").read_text()
+    loop = nightly.partition("for suite in ")[2].partition("; do")[0]
+    assert set(re.findall(r'(?:smoke|"[^"]+")', loop)) == {"smoke"} | {
+        f'"{name}"' for name in SUITES if name not in ("smoke", "system security")
+    }  # security is a choice of the others
 
 
 def test_every_test_of_a_suite_exists() -> None:

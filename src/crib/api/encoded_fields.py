@@ -22,12 +22,12 @@ def varint(value: int) -> bytes:
         if value < 1 << 21:
             return bytes((low, high, value >> 14))
         return bytes((low, high, value >> 14 & 0x7F | 0x80, value >> 21))
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    encoded = b""
+    while value >= 1 << 28:
+        low, high = value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80
+        encoded += bytes((low, high, value >> 14 & 0x7F | 0x80, value >> 21 & 0x7F | 0x80))
+        value >>= 28
+    return encoded + varint(value)
 
 
 _VARINTS = tuple(

@@ -66,8 +66,8 @@ class MetricReplies:
             own = self._metrics(metered, self._of_containers, _container_labels(sandbox, record, metered))
             inner = b"".join((encoded_field(_CONTAINER_ID, record.id.encode()), *own))
             body += (_CONTAINERS, varint(len(inner)), inner)
-        # The large pieces are copied once: here.
-        return b"".join((_ELEMENT, varint(sum(map(len, body))), *body))
+        # To copy 16 KiB once more takes less than to add up the lengths of 200 pieces.
+        return encoded_field(_ELEMENT, b"".join(body))
 
     def _metrics(self, metered: Metered, families: Iterable[_Family], base: bytes) -> list[bytes]:
         """Pieces of all samples, one after the other."""

@@ -7,7 +7,8 @@ Begin with the port that you are after (`crib.ports`), then go where it is done:
   each pod a virtual machine, by a shim of ours. Whichever kind runs it, `bundle` is what a container is made
   from on this host, `pods` what a pod has of its own, `container_bundles` makes a container's bundle in its
   pod, `container_deletes` takes it away, `streams` carries its bytes, and `explanations` says where the
-  fields of its spec come from. `pod_handlers` has what these kinds share.
+  fields of its spec come from. `pod_handlers` has what these kinds share, and by `handler_notes` one that
+  was taken out of the configuration is found.
 * `images`: the store of layers, their mounts, and the worker without privileges that talks to registries.
 * `network`: the built-in bridge, or CNI plugins.
 * `records`: rows of sandboxes, containers and images, and the journal, in SQLite.

@@ -14,8 +14,8 @@ from typing import Protocol
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.extensions import HANDLERS, load
 from crib.backends.failures import trying
+from crib.backends.handler_notes import noted_handlers
 from crib.backends.oci.handler import OciHandler
-from crib.backends.shim.handler_notes import noted_handlers
 from crib.host.threads import FOREIGN, Job
 from crib.model.errors import CribError
 from crib.model.facts import HostFacts

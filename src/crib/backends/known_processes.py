@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from crib.host.files import read_small
+from crib.host.kept_descriptors import moved_up
 from crib.host.pidfds import is_running, open_pidfd, start_time
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.sandbox import ProcessIdentity
@@ -30,8 +32,7 @@ def is_alive(process: ProcessIdentity | None) -> bool:
 
 def read_pid(path: str) -> int:
     """The number in a pid file."""
-    with open(path, encoding="ascii") as file:
-        return int(file.read(32))
+    return int(read_small(path, 32))
 
 
 class Deaths(Generic[Owner]):
@@ -46,7 +47,7 @@ class Deaths(Generic[Owner]):
         if owner in self._watched:
             return
         try:
-            pidfd = open_pidfd(process.pid)
+            pidfd = moved_up(open_pidfd(process.pid))
         except ProcessLookupError:
             self._ended(owner)
             return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from crib.cli.forms import is_table
 from crib.cli.output import document, table
 from crib.cli.run import plans_of
+from crib.cli.tables import Shortening, TableColumn
 from crib.client.workloads.differences import Difference, fields
 from crib.client.workloads.differences import differences as find_differences
 from crib.manifest.plan import Dirs
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from crib.manifest.plan import PodPlan
 
 SECRET = "(secret)"  # noqa: S105  # what is shown instead of one
+_COLUMNS = ("POD", "CONTAINER", TableColumn("FIELD", cut=Shortening.PATH), "MANIFEST", "RUNNING")
 _NONE = "-"
 
 
@@ -39,7 +41,7 @@ async def diff(session: CliSession, options: DiffOptions) -> int:
         document([asdict(one) for one in found], options.output)
     elif found:
         rows = [(d.pod, d.container or _NONE, d.field, _cell(d.wanted), _cell(d.found)) for d in found]
-        table(("POD", "CONTAINER", "FIELD", "MANIFEST", "RUNNING"), rows)
+        table(_COLUMNS, rows)
     return int(bool(found))
 
 

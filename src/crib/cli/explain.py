@@ -14,6 +14,7 @@ from crib.cli.forms import Format
 from crib.cli.output import clean, document, short_id, table
 from crib.cli.run import plans_of, tell_notes
 from crib.cli.session import CommandError
+from crib.cli.tables import Shortening, TableColumn
 from crib.client import lookup
 from crib.client.errors import Ambiguous, NotFound
 from crib.client.node import explain_container, explain_plan
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from crib.manifest.plan import PodPlan
     from crib.stubs.node.v1.node_pb2 import ExplainContainerResponse
 
-_COLUMNS = ("FIELD", "VALUE", "ORIGIN")
+_COLUMNS = (TableColumn("FIELD", cut=Shortening.PATH), "VALUE", "ORIGIN")
 
 
 async def explain(session: CliSession, options: ExplainSpecOptions) -> None:

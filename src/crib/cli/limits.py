@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from crib.cli.each import Act, each, naming
 from crib.cli.session import CommandError
-from crib.client import lookup
+from crib.client import lookup, resizing
 from crib.manifest.quantity import MAX_VALUE, MIN_QUOTA, PERIOD, milli, parse_quantity
-from crib.stubs.runtime.v1.api_pb2 import LinuxContainerResources, UpdateContainerResourcesRequest
+from crib.stubs.runtime.v1.api_pb2 import LinuxContainerResources
 
 if TYPE_CHECKING:
     from crib.cli.lifecycle_options import UpdateOptions
@@ -22,7 +22,7 @@ _POWERS = {letter: power for power, letter in enumerate("bkmgt")}
 
 
 async def update(session: CliSession, options: UpdateOptions) -> None:
-    """Send what was named; the runtime leaves the rest as it is."""
+    """Send what was named; the runtime leaves the rest as it is. A pod's limits follow its containers'."""
     change = resources(options)
 
     async def one(connection: Connection, target: PodOrContainer) -> str:
@@ -30,9 +30,8 @@ async def update(session: CliSession, options: UpdateOptions) -> None:
         if container is None:
             container = (await lookup.find_container(connection, target.pod.id)).container
         chosen = lookup.PodOrContainer(target.pod, container)
-        request = UpdateContainerResourcesRequest(container_id=container.id, linux=change)
         with naming(chosen):
-            await connection.call(connection.runtime.UpdateContainerResources, request)
+            await resizing.update_container(connection, container, change)
         return f"updated {chosen.label}"
 
     await each(session, options.targets, options.container, Act("updated", one))

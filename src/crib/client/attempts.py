@@ -7,6 +7,7 @@ configuration comes from the runtime's verbose status: crib's and containerd's h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import posixpath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +23,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
     Container,
     ContainerConfig,
     ContainerStatusRequest,
+    LinuxContainerResources,
     PodSandboxConfig,
     PodSandboxStatusRequest,
     RemoveContainerRequest,
@@ -47,23 +49,28 @@ async def container_config(connection: Connection, container_id: str) -> Contain
 
 
 async def sandbox_config(connection: Connection, pod_id: str) -> PodSandboxConfig:
-    """What the sandbox was made from. NotOffered if the runtime does not tell."""
+    """What the sandbox was made from, with the limits in force. NotOffered if the runtime does not tell."""
     request = PodSandboxStatusRequest(pod_sandbox_id=pod_id, verbose=True)
     reply = await connection.call(connection.runtime.PodSandboxStatus, request)
-    return _config_in(connection, reply.info, PodSandboxConfig)
+    config = _config_in(connection, reply.info, PodSandboxConfig)
+    if limits := _part(reply.info, "resources"):
+        config.linux.resources.CopyFrom(from_plain(limits, LinuxContainerResources))
+    return config
 
 
 def _config_in(connection: Connection, info: Any, kind: type[_Kind]) -> _Kind:
-    try:
-        found = json.loads(info.get("info", "{}")).get("config")
-        if found:
+    with contextlib.suppress(ValueError, AttributeError):
+        if found := _part(info, "config"):
             return from_plain(found, kind)
-    except (ValueError, AttributeError):
-        pass
     raise NotOffered(
         f"the runtime at {connection.endpoint} does not tell what it was made from (no config in its verbose "
         "status), so it cannot be made again; make it anew from its manifest"
     )
+
+
+def _part(info: Any, name: str) -> Any:
+    """Of the verbose status; None without it. ValueError, AttributeError."""
+    return json.loads(info.get("info", "{}")).get(name)
 
 
 async def again(connection: Connection, pod: PodSandbox, container: Container) -> str:

@@ -50,6 +50,8 @@ WORK_TIMEOUT = 15 * 60.0
 COPY_TIMEOUT = 4 * 3600.0
 """Seconds that an export, an import or a snapshot may take: it copies all files."""
 DEFAULT_NAMESPACE = "default"
+CLONES = "clones"
+"""Of InspectVolumeResponse.can: another volume may begin as this one, without a snapshot in between."""
 
 
 async def create(
@@ -69,14 +71,18 @@ async def clone(
     """Make a volume that begins as another one is now, which pods may use meanwhile.
 
     What `spec` leaves open is as in the source, but for labels. AlreadyExists, also for one that is the same:
-    by now it holds something else. NotFound; WrongState where the kind has no snapshots.
+    by now it holds something else. NotFound; WrongState where the kind has neither clones nor snapshots.
     """
-    there = (await inspect(connection, source)).volume
+    shown = await inspect(connection, source)
+    there = shown.volume
     async for one in list_volumes(connection, namespace=namespace):
         if one.name == name:
             raise AlreadyExists(f"volume {namespace}/{name} is there already")
     wanted = like(there.spec, spec)
     wanted.capacity = wanted.capacity or there.capacity
+    if CLONES in shown.can:
+        wanted.clone_of = there.id
+        return await create(connection, name, wanted, namespace=namespace)
     wanted.snapshot = await snapshot_for_clone(connection, f"{there.namespace}/{there.name}", name)
     try:
         return await create(connection, name, wanted, namespace=namespace)

@@ -53,23 +53,14 @@ class Metrics:
 
 
 def _of_pod(figures: PodFigures, now: int) -> PodMetrics:
-    usage = figures.usage
-    pod = Metered(
-        at=now,
-        started_at=figures.sandbox.created_at,
-        cgroup=usage.cgroup,
-        interfaces=usage.network.interfaces if usage.network is not None else (),
-    )
+    usage, started_at = figures.usage, figures.sandbox.created_at
+    interfaces = usage.network.interfaces if usage.network is not None else ()
+    pod = Metered(now, started_at, usage.cgroup, interfaces=interfaces)
     return PodMetrics(figures.sandbox, pod, tuple(_of_container(each, now) for each in figures.containers))
 
 
 def _of_container(figures: ContainerFigures, now: int) -> tuple[ContainerRecord, Metered]:
     record, usage = figures.container, figures.usage
     return record, Metered(
-        at=now,
-        started_at=record.started_at,
-        cgroup=usage.cgroup,
-        limits=record.resources,
-        writable_layer=usage.writable_layer,
-        room=usage.room,
+        now, record.started_at, usage.cgroup, record.resources, usage.writable_layer, usage.room
     )

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from crib.engine.core import Core
 from crib.engine.cpu_rates import CpuRates, Noun
@@ -27,8 +26,7 @@ BATCH = 50
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerFigures:
+class ContainerFigures(NamedTuple):
     """A container's usage."""
 
     container: ContainerRecord
@@ -37,8 +35,7 @@ class ContainerFigures:
     """Core-nanoseconds a second over a recent time."""
 
 
-@dataclass(frozen=True, slots=True)
-class PodFigures:
+class PodFigures(NamedTuple):
     """A pod's usage and its containers'."""
 
     sandbox: SandboxRecord
@@ -49,7 +46,11 @@ class PodFigures:
 
 
 class Stats:
-    """Reads figures through the ports, in batches. `whole` figures have what only the CRI metrics tell."""
+    """Reads figures through the ports, in batches.
+
+    `whole` figures have what only the CRI metrics tell, and no rates, which metrics do not have: two readings
+    of the statistics give a rate, whoever asks for metrics in between.
+    """
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -120,15 +121,13 @@ class Stats:
         containers: dict[str, list[ContainerFigures]] = {record.id: [] for record in records}
         for figures in inside:
             containers[figures.container.sandbox_id].append(figures)
-        return [
-            PodFigures(
-                sandbox=record,
-                usage=PodUsage(usages[record.id], passed.get(record.id)),
-                nano_cores=self._rates.rate(record, usages[record.id]),
-                containers=tuple(containers[record.id]),
-            )
-            for record in records
-        ]
+        found = []
+        for record in records:
+            usage = usages[record.id]
+            rate = None if whole else self._rates.rate(record, usage)
+            passed_by = PodUsage(usage, passed.get(record.id))
+            found.append(PodFigures(record, passed_by, rate, tuple(containers[record.id])))
+        return found
 
     async def _pod_usages(self, records: Sequence[SandboxRecord], *, whole: bool) -> dict[str, CgroupUsage]:
         found: dict[str, CgroupUsage] = {}
@@ -143,7 +142,7 @@ class Stats:
         for handler, rows in self._core.by_caretaker(self._core.with_pods(records), lambda one: one[1]):
             usages = await handler.statistics.containers(rows, whole=whole)
             found += (
-                ContainerFigures(record, usage, self._rates.rate(record, usage.cgroup))
+                ContainerFigures(record, usage, None if whole else self._rates.rate(record, usage.cgroup))
                 for (record, _), usage in zip(rows, usages, strict=True)
             )
         return found

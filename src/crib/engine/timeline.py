@@ -178,12 +178,10 @@ class SandboxTimeline:
         """All in the order in which they began; `parent` counts from 1 in this order."""
         running = {place: stage.stage(stage.age, RUNNING) for place, stage in self._open.items()}
         stages = sorted((self._ended | running).items())
-        places = {place: new for new, (place, _) in enumerate(stages, 1)}
-        return PodTimeline(
-            self.pod,
-            tuple(replace(stage, parent=places.get(stage.parent, 0)) for _, stage in stages),
-            self._dropped,
-        )
+        if self._dropped:  # else each place is the number already
+            places = {place: new for new, (place, _) in enumerate(stages, 1)}
+            stages = [(at, replace(stage, parent=places.get(stage.parent, 0))) for at, stage in stages]
+        return PodTimeline(self.pod, tuple(stage for _, stage in stages), self._dropped)
 
 
 def _known(stage: Stage) -> Stage:

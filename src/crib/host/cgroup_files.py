@@ -6,10 +6,11 @@ accounting/psi.
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import resource
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 _READ = 65536
@@ -88,28 +89,40 @@ def limit_v1(text: bytes) -> int | None:
 
 def number(text: bytes, key: bytes) -> int | None:
     """The number in the line `key number`."""
-    return numbers(text, line_beginnings(key))[0]
+    return Lines(key).numbers(text)[0]
 
 
-def line_beginnings(*keys: bytes) -> tuple[bytes, ...]:
-    """What `numbers` is to look for."""
-    return tuple(b"\n%b " % key for key in keys)
+class Lines:
+    """Some lines of a file whose lines are `key number`.
 
+    One kernel writes the same lines in the same order each time. So where they are is remembered, and looked
+    up again only when a line of ours is not there.
+    """
 
-def numbers(text: bytes, beginnings: Sequence[bytes]) -> list[int | None]:
-    """The numbers in these lines. In one pass over the text, if that has them in the same order."""
-    text = b"\n%b\n" % text
-    found: list[int | None] = []
-    end = 0
-    for beginning in beginnings:
-        start = text.find(beginning, end)
-        if start < 0 and (start := text.find(beginning)) < 0:
-            found.append(None)
-            continue
-        start += len(beginning)
-        end = text.find(b"\n", start)
-        found.append(int(text[start:end]))
-    return found
+    def __init__(self, *keys: bytes) -> None:
+        self._keys = keys
+        self._order: Callable[[Sequence[bytes]], tuple[bytes, ...]] | None = None
+        """Takes key and number of each of ours, one after the other, out of the words of a file."""
+
+    def numbers(self, text: bytes) -> Sequence[int | None]:
+        """In the order of the keys; None for a line that is not there."""
+        words = text.split()
+        if self._order is not None:
+            try:
+                found = self._order(words)
+            except IndexError:
+                found = ()
+            if found[::2] == self._keys:
+                return tuple(map(int, found[1::2]))
+        return self._looked_up(words)
+
+    def _looked_up(self, words: Sequence[bytes]) -> Sequence[int | None]:
+        keys = words[::2]
+        values = dict(zip(keys, words[1::2], strict=False))
+        if all(key in values for key in self._keys):
+            places = [2 * keys.index(key) for key in self._keys]
+            self._order = operator.itemgetter(*(word for place in places for word in (place, place + 1)))
+        return tuple(int(values[key]) if key in values else None for key in self._keys)
 
 
 def pressure(text: bytes) -> PressureStats | None:
@@ -149,13 +162,19 @@ def count_descriptors(pids: Iterable[int]) -> tuple[int, int] | None:
     descriptors = sockets = 0
     for pid in pids:
         try:
-            names = os.listdir(f"/proc/{pid}/fd")
+            directory = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             continue
-        descriptors += len(names)
-        if descriptors > _MOST_DESCRIPTORS:
-            return None
-        sockets += sum(map(_is_socket, (f"/proc/{pid}/fd/{name}" for name in names)))
+        try:
+            names = os.listdir(directory)
+            descriptors += len(names)
+            if descriptors > _MOST_DESCRIPTORS:
+                return None
+            sockets += sum(_is_socket(name, directory) for name in names)
+        except OSError:
+            continue
+        finally:
+            os.close(directory)
     return descriptors, sockets
 
 
@@ -175,9 +194,9 @@ def soft_descriptor_limit(pids: Sequence[int]) -> int | None:
     return None
 
 
-def _is_socket(link: str) -> bool:
+def _is_socket(name: str, directory: int) -> bool:
     try:
-        return os.readlink(link).startswith("socket:")
+        return os.readlink(name, dir_fd=directory).startswith("socket:")
     except OSError:
         return False  # it was closed meanwhile
 
@@ -186,11 +205,16 @@ def devices_v1(moved: bytes, operations: bytes) -> tuple[DeviceStats, ...] | Non
     """Of cgroup v1, in lines such as `8:0 Read 4096`."""
     if not moved or not operations:
         return None  # there is always a total
+    if moved == operations == _NO_DEVICE:
+        return ()
     by_moved, by_operations = _by_device_v1(moved), _by_device_v1(operations)
     return tuple(
         DeviceStats(*device, by_moved.get(device, {}), by_operations.get(device, {}))
         for device in sorted(by_moved.keys() | by_operations.keys())
     )
+
+
+_NO_DEVICE = b"Total 0\n"
 
 
 def _by_device_v1(text: bytes) -> dict[tuple[int, int], dict[str, int]]:

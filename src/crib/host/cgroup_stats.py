@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import TypeAlias
 
 from crib.host.cgroup_figures import CgroupStats, CpuStats, HugePageStats, MemoryDetails, MemoryStats
 from crib.host.cgroup_files import (
+    Lines,
     content,
     devices_v1,
     devices_v2,
     huge_page_sizes,
     limit_v1,
-    line_beginnings,
     number,
-    numbers,
     pressure,
     whole_number,
 )
@@ -30,25 +29,27 @@ from crib.host.kept_files import KEPT_SECONDS, KeptFiles, OpenFiles
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 """Nanoseconds of a tick as the kernel tells times to programs (time(7), USER_HZ)."""
 _V1_TREES = ("cpuacct", "cpu", "memory", "pids", "blkio", "hugetlb")
-# Lines of the kernel's files, in its order.
-_V1_TIMES = line_beginnings(b"user", b"system")
-_V1_THROTTLING = line_beginnings(b"nr_periods", b"nr_throttled", b"throttled_time")
-_V1_MEMORY = line_beginnings(
-    b"total_rss", b"total_swap", b"total_pgfault", b"total_pgmajfault", b"total_inactive_file"
-)
-_V1_PARTS = line_beginnings(
-    b"pgfault", b"pgmajfault", b"total_cache", b"total_mapped_file", b"total_active_file"
-)
-_V2_CPU = line_beginnings(b"user_usec", b"system_usec", b"nr_periods", b"nr_throttled", b"throttled_usec")
-_V2_MEMORY = line_beginnings(b"anon", b"inactive_file", b"pgfault", b"pgmajfault")
-_V2_PARTS = line_beginnings(b"file", b"kernel", b"file_mapped", b"active_file")
-_V2_EVENTS = line_beginnings(b"max", b"oom_kill")
+_V1_TIMES = Lines(b"user", b"system")
+_V1_THROTTLING = Lines(b"nr_periods", b"nr_throttled", b"throttled_time")
+_V1_MEMORY = (b"total_rss", b"total_swap", b"total_pgfault", b"total_pgmajfault", b"total_inactive_file")
+_V1_PARTS = (b"pgfault", b"pgmajfault", b"total_cache", b"total_mapped_file", b"total_active_file")
+_V1_KILLS = Lines(b"oom_kill")
+_V2_USAGE = (b"usage_usec",)
+_V2_TIMES = (b"user_usec", b"system_usec", b"nr_periods", b"nr_throttled", b"throttled_usec")
+_V2_MEMORY = (b"anon", b"inactive_file", b"pgfault", b"pgmajfault")
+_V2_PARTS = (b"file", b"kernel", b"file_mapped", b"active_file")
+_V2_EVENTS = Lines(b"max", b"oom_kill")
+# By whether parts are wanted: they come after what is always wanted.
+_V1_STAT = {False: Lines(*_V1_MEMORY), True: Lines(*_V1_MEMORY, *_V1_PARTS)}
+_V2_STAT = {False: Lines(*_V2_MEMORY), True: Lines(*_V2_MEMORY, *_V2_PARTS)}
+_V2_CPU = {False: Lines(*_V2_USAGE), True: Lines(*_V2_USAGE, *_V2_TIMES)}
 _SETTLING = 4
 """How often a cgroup and its children are read, until no kill comes in between."""
 
 
 Texts: TypeAlias = Mapping[str, bytes]
 """What files hold, by name; those that are not there are missing."""
+Numbers: TypeAlias = Sequence[int | None]
 
 
 class For(Enum):
@@ -128,8 +129,8 @@ class StatsReader:
         files = self._kept.take(path) or OpenFiles(functools.partial(self._place, path))
         try:
             names = self._names.get(use) or self._files_for(use)
-            stats = (_stats_v1 if self._v2 is None else _stats_v2)(files, names, use)
-            return stats._replace(processes=self._pids(path, files)) if processes else stats
+            pids = self._pids(path, files) if processes else None
+            return (_stats_v1 if self._v2 is None else _stats_v2)(files, names, use, pids)
         finally:
             self._kept.put_back(path, files)
 
@@ -188,20 +189,24 @@ class StatsReader:
             return []
 
 
-def _stats_v1(files: OpenFiles, names: tuple[str, ...], use: For) -> CgroupStats:
+def _stats_v1(
+    files: OpenFiles, names: tuple[str, ...], use: For, pids: tuple[int, ...] | None
+) -> CgroupStats:
     text = files.contents(names)
-    stat = text.get("memory.stat", b"")
-    is_detailed = use is not For.STATS
+    stat, is_detailed = text.get("memory.stat", b""), use is not For.STATS
+    found = _V1_STAT[is_detailed].numbers(stat)
+    memory = _memory_v1(text, found)
+    if not is_detailed:
+        return CgroupStats(_cpu_v1(text, use), memory, None, pids)
     return CgroupStats(
         cpu=_cpu_v1(text, use),
-        memory=_memory_v1(text, stat),
-        parts=_parts_v1(text, stat) if is_detailed and stat else None,
+        memory=memory,
+        processes=pids,
+        parts=_parts_v1(text, found[len(_V1_MEMORY) :]) if stat else None,
         devices=devices_v1(
             text.get("blkio.throttle.io_service_bytes_recursive", b""),
             text.get("blkio.throttle.io_serviced_recursive", b""),
-        )
-        if is_detailed
-        else None,
+        ),
         threads=_number(text, "pids.current"),
         most_threads=_number(text, "pids.max"),
         huge_pages=_huge_pages_v1(text, files) if use is For.METRICS else None,
@@ -218,8 +223,8 @@ def _cpu_v1(text: Texts, use: For) -> CpuStats | None:
         return None
     if use is For.STATS:
         return CpuStats(usage)
-    user, system = numbers(text.get("cpuacct.stat", b""), _V1_TIMES)
-    throttling = _throttling(*numbers(text.get("cpu.stat", b""), _V1_THROTTLING))
+    user, system = _V1_TIMES.numbers(text.get("cpuacct.stat", b""))
+    throttling = _throttling(*_V1_THROTTLING.numbers(text.get("cpu.stat", b"")))
     return CpuStats(usage, None, _times(user, _TICK), _times(system, _TICK), throttling)
 
 
@@ -231,20 +236,20 @@ def _throttling(periods: int | None, throttled: int | None, lost: int | None) ->
     return None if periods is None or throttled is None or lost is None else (periods, throttled, lost)
 
 
-def _memory_v1(text: Texts, stat: bytes) -> MemoryStats | None:
+def _memory_v1(text: Texts, found: Numbers) -> MemoryStats | None:
     usage = _number(text, "memory.usage_in_bytes")
     if usage is None:
         return None
     # The group's own: what a group far above is limited to says nothing of this one.
     limit = limit_v1(text.get("memory.limit_in_bytes", b""))
     both = limit_v1(text.get("memory.memsw.limit_in_bytes", b""))
-    rss, swap, faults, major_faults, inactive_file = numbers(stat, _V1_MEMORY)
+    rss, swap, faults, major_faults, inactive_file = found[: len(_V1_MEMORY)]
     swap_limit = None if both is None or limit is None else max(both - limit, 0)
     return MemoryStats(usage, inactive_file, rss, faults, major_faults, limit, swap, swap_limit)
 
 
-def _parts_v1(text: Texts, stat: bytes) -> MemoryDetails:
-    own_faults, own_major_faults, cache, mapped_file, active_file = numbers(stat, _V1_PARTS)
+def _parts_v1(text: Texts, found: Numbers) -> MemoryDetails:
+    own_faults, own_major_faults, cache, mapped_file, active_file = found
     return MemoryDetails(
         cache=cache,
         mapped_file=mapped_file,
@@ -254,18 +259,22 @@ def _parts_v1(text: Texts, stat: bytes) -> MemoryDetails:
         limit_hits=_number(text, "memory.failcnt"),
         own_page_faults=own_faults,
         own_major_page_faults=own_major_faults,
-        oom_kills=number(text.get("memory.oom_control", b""), b"oom_kill"),
+        oom_kills=_V1_KILLS.numbers(text.get("memory.oom_control", b""))[0],
     )
 
 
-def _stats_v2(files: OpenFiles, names: tuple[str, ...], use: For) -> CgroupStats:
+def _stats_v2(
+    files: OpenFiles, names: tuple[str, ...], use: For, pids: tuple[int, ...] | None
+) -> CgroupStats:
     text = files.contents(names)
-    stat = text.get("memory.stat", b"")
+    stat, is_detailed = text.get("memory.stat", b""), use is not For.STATS
+    found = _V2_STAT[is_detailed].numbers(stat)
     return CgroupStats(
-        cpu=_cpu_v2(text, use),
-        memory=_memory_v2(text, stat),
+        cpu=_cpu_v2(text, is_detailed=is_detailed),
+        memory=_memory_v2(text, found),
         io_pressure=pressure(text.get("io.pressure", b"")),
-        parts=_parts_v2(text, stat) if use is not For.STATS and stat else None,
+        processes=pids,
+        parts=_parts_v2(text, found[len(_V2_MEMORY) :]) if is_detailed and stat else None,
         devices=devices_v2(text.get("io.stat")),
         threads=_number(text, "pids.current"),
         most_threads=_number(text, "pids.max"),
@@ -273,15 +282,15 @@ def _stats_v2(files: OpenFiles, names: tuple[str, ...], use: For) -> CgroupStats
     )
 
 
-def _cpu_v2(text: Texts, use: For) -> CpuStats | None:
-    stat = text.get("cpu.stat", b"")
-    usage = number(stat, b"usage_usec")
+def _cpu_v2(text: Texts, *, is_detailed: bool) -> CpuStats | None:
+    found = _V2_CPU[is_detailed].numbers(text.get("cpu.stat", b""))
+    usage = found[0]
     if usage is None:
         return None
     waits = pressure(text.get("cpu.pressure", b""))
-    if use is For.STATS:
+    if not is_detailed:
         return CpuStats(usage * 1000, waits)
-    user, system, periods, throttled, lost = numbers(stat, _V2_CPU)
+    user, system, periods, throttled, lost = found[1:]
     return CpuStats(
         usage * 1000,
         waits,
@@ -291,27 +300,27 @@ def _cpu_v2(text: Texts, use: For) -> CpuStats | None:
     )
 
 
-def _memory_v2(text: Texts, stat: bytes) -> MemoryStats | None:
+def _memory_v2(text: Texts, found: Numbers) -> MemoryStats | None:
     usage = _number(text, "memory.current")
     if usage is None:
         return None
-    rss, inactive_file, faults, major_faults = numbers(stat, _V2_MEMORY)
+    rss, inactive_file, faults, major_faults = found[: len(_V2_MEMORY)]
     return MemoryStats(
-        usage=usage,
-        inactive_file=inactive_file,
-        rss=rss,
-        page_faults=faults,
-        major_page_faults=major_faults,
-        limit=_number(text, "memory.max"),
-        swap_usage=_number(text, "memory.swap.current"),
-        swap_limit=_number(text, "memory.swap.max"),
-        pressure=pressure(text.get("memory.pressure", b"")),
+        usage,
+        inactive_file,
+        rss,
+        faults,
+        major_faults,
+        _number(text, "memory.max"),
+        _number(text, "memory.swap.current"),
+        _number(text, "memory.swap.max"),
+        pressure(text.get("memory.pressure", b"")),
     )
 
 
-def _parts_v2(text: Texts, stat: bytes) -> MemoryDetails:
-    cache, kernel, mapped_file, active_file = numbers(stat, _V2_PARTS)
-    limit_hits, oom_kills = numbers(text.get("memory.events", b""), _V2_EVENTS)
+def _parts_v2(text: Texts, found: Numbers) -> MemoryDetails:
+    cache, kernel, mapped_file, active_file = found
+    limit_hits, oom_kills = _V2_EVENTS.numbers(text.get("memory.events", b""))
     return MemoryDetails(
         cache=cache,
         mapped_file=mapped_file,
@@ -327,12 +336,12 @@ def _parts_v2(text: Texts, stat: bytes) -> MemoryDetails:
 
 def _huge_pages_v1(text: Texts, files: OpenFiles) -> tuple[HugePageStats, ...] | None:
     found = []
-    for size in _sizes():
-        peak = _number(text, f"hugetlb.{size}.{_PEAK}")
+    for size, peak_name, usage_name in _huge_files_v1():
+        peak = _number(text, peak_name)
         if peak is None:
             continue
         # What was never used is not in use: most containers, and one file less.
-        used = whole_number(files.content(f"hugetlb.{size}.{_USAGE}") or b"") if peak else 0
+        used = whole_number(files.content(usage_name) or b"") if peak else 0
         if used is not None:
             found.append(HugePageStats(size, used, peak))
     return tuple(found) or None
@@ -341,6 +350,12 @@ def _huge_pages_v1(text: Texts, files: OpenFiles) -> tuple[HugePageStats, ...] |
 def _huge_pages_v2(text: Texts) -> tuple[HugePageStats, ...] | None:
     found = ((size, _number(text, f"hugetlb.{size}.{_CURRENT}")) for size in _sizes())
     return tuple(HugePageStats(size, used, None) for size, used in found if used is not None) or None
+
+
+@functools.cache
+def _huge_files_v1() -> tuple[tuple[str, str, str], ...]:
+    """Each size with the names of its files."""
+    return tuple((size, f"hugetlb.{size}.{_PEAK}", f"hugetlb.{size}.{_USAGE}") for size in _sizes())
 
 
 @functools.cache

@@ -9,13 +9,17 @@ from collections.abc import Iterator
 _BUSY = frozenset((errno.EBUSY, errno.ENOTEMPTY))
 
 
-def make(directory: str) -> bool:
-    """One that may be there already: False then. FileNotFoundError where its parent is missing."""
+def make(directory: str, *, shown: bool = True) -> bool:
+    """One that may be there already: False then. FileNotFoundError where its parent is missing.
+
+    `shown`: everybody may look into it, whatever the umask: monitoring does.
+    """
     try:
         os.mkdir(directory, 0o755)
     except FileExistsError:
         return False
-    os.chmod(directory, 0o755)  # noqa: S103 - whatever the umask: monitoring reads it
+    if shown:
+        os.chmod(directory, 0o755)  # noqa: S103
     return True
 
 
@@ -35,14 +39,15 @@ def walk(directory: str) -> Iterator[str]:
 
 def remove_tree(top: str) -> OSError | None:
     """A cgroup with all below it; EBUSY where that cannot be done yet. Looks below only if it has to."""
-    busy = _remove(top)
+    busy = remove_one(top)
     if busy is not None:
         for directory in reversed(list(walk(top))):
-            busy = _remove(directory)
+            busy = remove_one(directory)
     return busy
 
 
-def _remove(directory: str) -> OSError | None:
+def remove_one(directory: str) -> OSError | None:
+    """A cgroup with nothing below it, or none; EBUSY where something is in it."""
     try:
         os.rmdir(directory)
     except FileNotFoundError:

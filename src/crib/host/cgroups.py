@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from crib.host.cgroup_trees import make, remove_tree, walk
+from crib.host.cgroup_trees import make, remove_one, remove_tree, walk
 from crib.host.mount_table import MountEntry, read_mounts
 
 _FIRST_PAUSE = 0.001
@@ -149,9 +149,9 @@ class Cgroups:
 
         With v1 an empty cpuset takes its parent's CPUs and memory nodes (a process cannot join it otherwise);
         with v2 the parents hand all their controllers down, but for one that has processes of its own
-        (`among_processes`): it would become threaded, and could be neither read nor killed. Parents that are
-        there are taken to be ready, but for those that have to hand down. OSError with the path; whatever was
-        made until then stays.
+        (`among_processes`): it would become threaded, and could be neither read nor killed. A cgroup below
+        such a one is a command's, and only we may look into it. Parents that are there are taken to be ready,
+        but for those that have to hand down. OSError with the path; whatever was made until then stays.
         """
         _check(path)
         cpuset = self.layout.controllers.get("cpuset")
@@ -159,7 +159,7 @@ class Cgroups:
         for tree in self.layout.trees:
             if among_processes or self.layout.mode != "v2":
                 with contextlib.suppress(FileNotFoundError):  # where a parent is missing
-                    is_new = make(tree + path)
+                    is_new = make(tree + path, shown=not among_processes)
                     if tree != cpuset or _inherit_cpuset(tree + path, is_new=is_new):
                         continue
             directory = tree
@@ -263,6 +263,10 @@ class Cgroups:
         for directory in self.directories(path):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
+
+    def remove_at_once(self, path: str) -> bool:
+        """Remove the cgroup from every hierarchy; False, and where it is left as it is, if it is in use."""
+        return not any(remove_one(directory) for directory in self.directories(path))
 
     def _remove_now(self, path: str) -> OSError | None:
         busy: OSError | None = None

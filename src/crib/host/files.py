@@ -18,6 +18,7 @@ from crib.host import libc
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEPTH_LIMIT = 64
+_CHUNK = 65536
 _REMOVE_ROUNDS = 10_000
 _IN_ROOT = libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_MAGICLINKS
 _serial = itertools.count()
@@ -47,6 +48,27 @@ def atomic_write(path: str, data: bytes, mode: int = 0o644, *, sync: bool = Fals
         raise OSError(error.errno, f"write failed: {error.strerror}", path) from error
     if sync:
         sync_directory(directory or ".")
+
+
+def read_small(path: str, limit: int = _CHUNK) -> bytes:
+    """At most `limit` bytes of a file, in a third of the system calls of `open`: for what is read all day."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(fd, min(limit, _CHUNK))
+        while len(data) < limit and (more := os.read(fd, min(limit - len(data), _CHUNK))):
+            data += more
+    finally:
+        os.close(fd)
+    return data
+
+
+def write_private(path: str, data: bytes) -> None:
+    """Write a file of ours, in place, for a reader that comes later. Others may neither read nor write it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        _write_all(fd, data)
+    finally:
+        os.close(fd)
 
 
 def sync_directory(path: str) -> None:

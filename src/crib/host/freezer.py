@@ -12,6 +12,7 @@ import errno
 import time
 
 from crib.host.cgroups import CgroupLayout
+from crib.host.files import read_small
 
 _LIMIT = 4096
 _LOOK_AGAIN = 0.005
@@ -64,7 +65,6 @@ class Freezer:
 
     def _read(self, path: str) -> str:
         try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                return file.read(_LIMIT)
+            return read_small(path, _LIMIT).decode("utf-8", "replace")
         except OSError:
             return ""

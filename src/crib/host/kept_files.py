@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from crib.host.cgroup_files import cgroups_below, pids_in, read_whole
+from crib.host.kept_descriptors import moved_up
 
 MAX_FILES = 4096
 """Descriptors that stay open: a pod of one container has some 30. What is more is opened for each reading."""
@@ -94,7 +95,7 @@ class OpenFiles:
         except OSError:
             os.close(fd)
             return None
-        self._figures[name] = fd
+        self._figures[name] = moved_up(fd)
         self._sets.clear()
         return text
 
@@ -140,7 +141,7 @@ class OpenFiles:
                 except OSError:
                     os.close(directory)
                     raise
-                self._tree.append((directory, below[place] + 2, processes))
+                self._tree.append((moved_up(directory), below[place] + 2, moved_up(processes)))
         except OSError:  # one was removed meanwhile
             self._close_tree()
 

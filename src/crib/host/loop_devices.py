@@ -68,8 +68,12 @@ def attach_loop(path: str, *, direct_io: bool = False, writable: bool = True) ->
         os.close(device_fd)
 
 
-def find_loops(path: str) -> list[str]:
-    """The devices that the file `path` is attached to; none when there is no such file."""
+def find_loops(path: str, *, lasting: bool = False) -> list[str]:
+    """The devices that the file `path` is attached to; none when there is no such file.
+
+    `lasting`: without those that end with their last user. One that was detached is such: udev, which looks
+    at every device, may hold it for a moment, and then it is gone.
+    """
     try:
         wanted = os.stat(path)
     except FileNotFoundError:
@@ -83,7 +87,7 @@ def find_loops(path: str) -> list[str]:
         except OSError:  # no loop device, or one without a file
             continue
         # By its name first: to open a device that is not ours could be its last use, and end it.
-        if backing.startswith(name) and _is_of(f"/dev/{device}", wanted):
+        if backing.startswith(name) and _is_of(f"/dev/{device}", wanted, lasting):
             found.append(f"/dev/{device}")
     return found
 
@@ -118,17 +122,17 @@ def _flags(*, direct_io: bool, writable: bool) -> int:
     return (_LO_FLAGS_DIRECT_IO if direct_io else 0) | (0 if writable else _LO_FLAGS_READ_ONLY)
 
 
-def _is_of(device: str, file: os.stat_result) -> bool:
+def _is_of(device: str, file: os.stat_result, lasting: bool) -> bool:
     fd = _opened(device)
     if fd is None:
         return False
     try:
-        number, inode, _ = _status(fd)
+        number, inode, flags = _status(fd)
     except OSError:  # ENXIO: it was detached meanwhile
         return False
     finally:
         os.close(fd)
-    return (number, inode) == (file.st_dev, file.st_ino)
+    return (number, inode) == (file.st_dev, file.st_ino) and not (lasting and flags & _LO_FLAGS_AUTOCLEAR)
 
 
 def _opened(device: str) -> int | None:

@@ -22,6 +22,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from crib.host.kept_descriptors import FD_SETSIZE, lowest_free
 from crib.host.netlink import (
     NETLINK_NETFILTER,
     NLA_F_NESTED,
@@ -73,6 +74,9 @@ class Nftables:
     def __init__(self) -> None:
         self._netlink: Netlink | None = None
         self._library = _load()
+        if (number := lowest_free()) >= FD_SETSIZE:  # it would end the process, not fail
+            text = f"make an nftables context with descriptor {number}, where it must be below {FD_SETSIZE}"
+            raise NftablesError(errno.EMFILE, text, LIBRARY)
         self._context = self._library.nft_ctx_new(0)
         if not self._context:
             raise NftablesError(errno.ENOMEM, "make an nftables context", LIBRARY)

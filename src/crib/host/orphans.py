@@ -13,24 +13,28 @@ from crib.host.processes import children, children_lock
 
 _log = logging.getLogger(__name__)
 
-REAP_AGAIN = 1.0
-"""Seconds until orphans are looked for again after that failed."""
+REAP_EVERY = 1.0
+"""Seconds between two looks for orphans that have ended."""
 
 
 def adopt_orphans() -> None:
-    """From now on, for as long as the running loop lasts."""
+    """From now on, for as long as the running loop lasts.
+
+    Not by SIGCHLD, which comes for each program, too: it costs the loop two turns, and the end of what is
+    waited for is told by a descriptor anyway.
+    """
     become_subreaper()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, _reap_all)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it were ignored, the kernel would take our exit codes
     _reap_all()
 
 
 def _reap_all() -> None:
-    """Those that have ended. That may take a descriptor, and no signal comes twice."""
+    """Those that have ended. That may take a descriptor."""
     try:
         reap_orphans()
     except OSError as error:
-        _log.warning("reaping orphans: %s; trying again in %.0f s", error, REAP_AGAIN)
-        asyncio.get_running_loop().call_later(REAP_AGAIN, _reap_all)
+        _log.warning("reaping orphans: %s; trying again in %.0f s", error, REAP_EVERY)
+    asyncio.get_running_loop().call_later(REAP_EVERY, _reap_all)
 
 
 def become_subreaper() -> None:
@@ -47,7 +51,7 @@ class Reaped:
 
 
 def reap_orphans() -> list[Reaped]:
-    """Collect the adopted children that have ended. To be called on SIGCHLD, on the loop of programs.
+    """Collect the adopted children that have ended. To be called now and then, on the loop of programs.
 
     One that this loop started hides others from the kernel's cheap answer, and is collected first.
     One that another loop started is left to it; then the list of children is read.

@@ -11,7 +11,7 @@ PACKAGE_HINTS = {
     "virtiofsd": "install the package virtiofsd (Debian 12: qemu-system-common)",
     "unshare": "install the package util-linux",
     "mkfs.erofs": "install the package erofs-utils",
-    **dict.fromkeys(("mkfs.ext4", "e2fsck", "resize2fs"), "install the package e2fsprogs"),
+    **dict.fromkeys(("mkfs.ext4", "mke2fs", "e2fsck", "resize2fs"), "install the package e2fsprogs"),
     **dict.fromkeys(("mkfs.xfs", "xfs_repair", "xfs_growfs"), "install the package xfsprogs"),
 }
 """By the program's name. Packages are called as in Debian."""

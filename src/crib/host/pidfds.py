@@ -7,6 +7,8 @@ import os
 import signal
 from dataclasses import dataclass
 
+from crib.host.files import read_small
+
 _PF_FORKNOEXEC = 0x40
 
 
@@ -94,8 +96,7 @@ class _Stat:
 def _read_stat(pid: int) -> _Stat | None:
     """What proc(5) has in /proc/PID/stat, fields 3, 9 and 22; None when there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            stat = file.read(4096)
+        stat = read_small(f"/proc/{pid}/stat", 4096)
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The second field is the program's name, which may hold spaces and parentheses.

@@ -15,6 +15,8 @@ import logging
 import os
 from collections.abc import Iterator
 
+from crib.host.files import read_small
+
 _log = logging.getLogger(__name__)
 
 NICE_AGAIN = 1.0
@@ -113,8 +115,7 @@ def lent_oom_score(score: int | None) -> Iterator[None]:
 
 
 def _read_score() -> int:
-    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
-        return int(file.read())
+    return int(read_small("/proc/self/oom_score_adj"))
 
 
 def _write_score(score: int) -> None:

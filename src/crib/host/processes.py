@@ -160,8 +160,11 @@ class Child:
 
     async def wait(self, timeout: float | None = None) -> int:
         """The exit code; TimeoutError after `timeout` seconds, which leaves the program running."""
-        async with asyncio.timeout(timeout):
-            code = await asyncio.shield(self._exited)
+        if not self._exited.done():
+            await asyncio.wait((self._exited,), timeout=timeout)
+        if not self._exited.done():
+            raise TimeoutError
+        code = self._exited.result()
         used, self._used = self._used, None
         if told_of_end is not None and used is not None:
             told_of_end(self.argv[0], *used)

@@ -43,8 +43,11 @@ class DescriptorWait:
         waiting = self._waiting = asyncio.get_running_loop().create_future()
         self._add(self._fd, self.wake)
         try:
-            async with asyncio.timeout(timeout):
+            if timeout is None:
                 await waiting
+            else:
+                async with asyncio.timeout(timeout):
+                    await waiting
         except TimeoutError:
             return False
         finally:

@@ -12,7 +12,8 @@ from crib.manifest.fields import ManifestNode, check_label
 from crib.manifest.hosts import HOSTS
 from crib.manifest.mounts import devices, mounts
 from crib.manifest.plan import INIT_CONTAINER, ContainerPlan, HostsPlan, VolumePlan
-from crib.manifest.resources import Amounts, amounts, linux_resources
+from crib.manifest.pod_resources import PodAmounts, Portion, pod_amounts
+from crib.manifest.resources import Amounts, amounts, given_amounts
 from crib.manifest.volumes import pull_policy
 from crib.stubs.runtime.v1 import api_pb2
 from crib.stubs.runtime.v1.api_pb2 import (
@@ -47,21 +48,34 @@ class PodParts:
         self.volumes: dict[str, VolumePlan] = {}
         self.identity: Mapping[str, str] = {}
         self.behaviour = PodBehaviour()
-        self.quality: dict[str, Amounts] = {}
-
-    def all_guaranteed(self) -> bool:
-        """Whether every container's requests equal its limits, for both CPU and memory."""
-        return all(found.guaranteed for found in self.quality.values())
-
-    def all_best_effort(self) -> bool:
-        """Whether no container asks for or is limited in anything."""
-        return all(found.best_effort for found in self.quality.values())
+        own = given_amounts(spec)
+        self.amounts = PodAmounts(own if own != Amounts() else None)
 
 
-def read_amounts(node: ManifestNode, parts: PodParts) -> None:
-    """First pass: names and resources of all containers, which the quality of service is made of."""
+def read_amounts(node: ManifestNode, parts: PodParts, *, init: bool) -> None:
+    """First pass: names and resources of all containers, which those of the pod are made of."""
     node.check(shapes.CONTAINER)
-    parts.quality[check_label(node, "name")] = amounts(node)
+    found = amounts(node)
+    parts.amounts.shares[check_label(node, "name")] = Portion(found, init and not is_sidecar(node, init=init))
+    own = parts.amounts.own or Amounts()
+    for name, limit, most in (
+        ("cpu", found.cpu_limit, own.cpu_limit),
+        ("memory", found.memory_limit, own.memory_limit),
+    ):
+        if limit is not None and most is not None and limit > most:
+            node.part("resources").part("limits").wrong(name, "is greater than the pod's")
+
+
+def check_sum(parts: PodParts) -> None:
+    """After the first pass: a pod asks for what its containers do, or for more."""
+    own, asked = parts.amounts.own or Amounts(), pod_amounts(parts.amounts.shares.values())
+    for name, pods, containers in (
+        ("cpu", own.cpu_request, asked.cpu_request),
+        ("memory", own.memory_request, asked.memory_request),
+    ):
+        if pods is not None and (containers or 0) > pods:
+            problem = "is less than what the containers ask for together"
+            parts.spec.part("resources").part("requests").wrong(name, problem)
 
 
 def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> ContainerPlan:
@@ -71,12 +85,6 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
     found, sub_paths = mounts(node, parts.volumes, (parts.site.dirs, parts.uid), env)
     if parts.hosts is not None and not any(mount.container_path == HOSTS for mount in found):
         found.append(Mount(container_path=HOSTS, host_path=parts.hosts.path, selinux_relabel=True))
-    resources = linux_resources(
-        parts.quality.get(name, Amounts()),
-        parts.site.memory,
-        guaranteed=parts.all_guaranteed(),
-        best_effort=parts.all_best_effort(),
-    )
     found_behaviour = Behaviour()
     with node.faults.gather():
         found_behaviour = behaviour(node, parts.behaviour, init=init)
@@ -90,7 +98,7 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
             KeyValue(key=key, value=value.encode("utf-8", "surrogateescape")) for key, value in env.items()
         ],
         mounts=found,
-        devices=devices(node, parts.volumes),
+        devices=devices(node, parts.volumes, own_users=parts.options.HasField("userns_options")),
         labels={**parts.identity, "io.kubernetes.container.name": name},
         annotations={GRACE: str(parts.behaviour.grace), **_role(node, init=init)},
         log_path=f"{name}/0.log",
@@ -98,7 +106,7 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
         stdin_once=bool(node.flag("stdinOnce")),
         tty=bool(node.flag("tty")),
         linux=LinuxContainerConfig(
-            resources=resources,
+            resources=parts.amounts.of_container(name, parts.site.memory),
             security_context=security.container_security(parts.spec, node, parts.options, parts.site),
         ),
         stop_signal=_stop_signal(node),

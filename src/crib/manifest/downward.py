@@ -38,6 +38,8 @@ class PodFacts:
     on_host: bool
     site: Site
     amounts: Mapping[str, Amounts]
+    own_amounts: Amounts
+    """The pod-level ones."""
 
 
 def env_field(node: ManifestNode, facts: PodFacts) -> str:
@@ -91,7 +93,7 @@ def _lines(owner: Mapping[str, str]) -> str:
 def resource_field(node: ManifestNode, facts: PodFacts, own: str = "") -> str:
     """A `resourceFieldRef`, for a variable of the container `own` or for a file. Whole units, rounded up.
 
-    Without a limit it is what the node has, without a request 0.
+    Without a limit it is the pod's, or what the node has; without a request 0.
     """
     node.check(shapes.RESOURCE_REF)
     container = node.text("containerName") or own
@@ -103,14 +105,16 @@ def resource_field(node: ManifestNode, facts: PodFacts, own: str = "") -> str:
     source, _, name = resource.partition(".")
     if resource and (source not in _SOURCES or name not in ("cpu", "memory")):
         node.wrong("resource", f"{resource!r} is not one of limits or requests of cpu or memory")
-    amounts = facts.amounts.get(container)
+    amounts, pods = facts.amounts.get(container), facts.own_amounts
     milli = 0
-    if amounts is not None and name == "cpu":
-        found = amounts.cpu_limit if source == "limits" else amounts.cpu_request
-        milli = facts.site.cpus * 1000 if found is None and source == "limits" else found or 0
+    if amounts is not None and name == "cpu" and source == "limits":
+        milli = amounts.cpu_limit or pods.cpu_limit or facts.site.cpus * 1000
+    elif amounts is not None and name == "cpu":
+        milli = amounts.cpu_request or 0
+    elif amounts is not None and source == "limits":
+        milli = 1000 * (amounts.memory_limit or pods.memory_limit or facts.site.memory)
     elif amounts is not None:
-        found = amounts.memory_limit if source == "limits" else amounts.memory_request
-        milli = 1000 * (facts.site.memory if found is None and source == "limits" else found or 0)
+        milli = 1000 * (amounts.memory_request or 0)
     try:
         divisor = quantity.parse_quantity(node.raw("divisor")) if node.has("divisor") else 0
     except ValueError as error:

@@ -343,9 +343,12 @@ def check_label(node: ManifestNode, name: str, default: str = "") -> str:
     return value
 
 
+_SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
+
+
 def is_subdomain(value: str) -> bool:
-    """Whether it is an RFC 1123 subdomain: labels with dots between them."""
-    return len(value) <= 253 and all(map(is_label, value.split(".")))
+    """Whether it is a subdomain as Kubernetes has it: RFC 1123, but only the whole has a greatest length."""
+    return len(value) <= 253 and bool(_SUBDOMAIN.fullmatch(value))
 
 
 def check_subdomain(node: ManifestNode, name: str) -> str:

@@ -63,9 +63,14 @@ def mounts(
     return found, tuple(parts)
 
 
-def devices(container: ManifestNode, volumes: Mapping[str, VolumePlan]) -> list[Device]:
-    """Volumes that a container gets as devices."""
+def devices(
+    container: ManifestNode, volumes: Mapping[str, VolumePlan], *, own_users: bool = False
+) -> list[Device]:
+    """Volumes that a container gets as devices. `own_users`: the pod has a user namespace."""
     found: list[Device] = []
+    if own_users and container.children("volumeDevices"):
+        # As in Kubernetes (user namespaces, limitations): a device keeps its owner, who is nobody in there.
+        container.wrong("volumeDevices", "cannot be had together with hostUsers: false")
     for node in container.children("volumeDevices"):
         node.check(shapes.VOLUME_DEVICE)
         volume = _named(node, volumes)
@@ -110,11 +115,15 @@ def _mount(container: ManifestNode, node: ManifestNode, volume: VolumePlan) -> M
         readonly=read_only,
         propagation=_PROPAGATION[propagation],
         recursive_read_only=_recursive(node, read_only=read_only, propagation=propagation),
-        image=ImageSpec(image=volume.image) if volume.kind == "image" else None,
+        image=_image(volume.image) if volume.kind == "image" else None,
         mount_options=_bind_options(node),
         selinux_relabel=volume.kind
         in ("emptyDir", "files", "claim"),  # as a kubelet does with what it makes for the pod
     )
+
+
+def _image(name: str) -> ImageSpec:
+    return ImageSpec(image=name, user_specified_image=name)
 
 
 def _bind_options(node: ManifestNode) -> list[str]:

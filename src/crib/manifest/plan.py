@@ -175,6 +175,8 @@ class PodPlan:
     """The service account's name."""
     document: str = ""
     """A manifest that comes to this pod again, with its uid: what is kept of it."""
+    own_resources: bool = False
+    """Whether the manifest says what the pod as a whole may use; else that is made of its containers'."""
     job: str = ""
     """The uid of the Job that it is a run of."""
 

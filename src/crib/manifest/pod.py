@@ -10,7 +10,7 @@ import yaml
 
 from crib.manifest import security, shapes
 from crib.manifest.behaviour import pod_behaviour
-from crib.manifest.container import PodParts, container_plan, read_amounts
+from crib.manifest.container import PodParts, check_sum, container_plan, read_amounts
 from crib.manifest.credentials import pull_credentials
 from crib.manifest.downward import PodFacts
 from crib.manifest.faults import ManifestError, ManifestPlace
@@ -18,7 +18,7 @@ from crib.manifest.fields import ManifestNode, check_label, check_subdomain, is_
 from crib.manifest.hosts import hostname, hosts_plan
 from crib.manifest.plan import PodPlan, Site
 from crib.manifest.references import References
-from crib.manifest.resources import amounts
+from crib.manifest.resources import Amounts, amounts, given_amounts, linux_resources, overhead
 from crib.manifest.volumes import volume_plans
 from crib.stubs.runtime.v1.api_pb2 import (
     NODE,
@@ -60,6 +60,7 @@ def pod_plan(source: PodSource, site: Site, objects: Objects, new_uid: Callable[
     init, main = _containers(spec, parts)
     _note_pod_fields(spec)
     plans = [plan.config for plan in init + main]
+    beside = overhead(spec)
     sandbox = PodSandboxConfig(
         metadata=identity,
         hostname=hostname(spec, references.facts),
@@ -73,6 +74,8 @@ def pod_plan(source: PodSource, site: Site, objects: Objects, new_uid: Callable[
                 spec, parts.options, privileged=any(p.linux.security_context.privileged for p in plans)
             ),
             sysctls=security.sysctls(spec),
+            overhead=linux_resources(beside) if beside is not None else None,
+            resources=linux_resources(parts.amounts.of_pod()),
         ),
     )
     return PodPlan(
@@ -91,6 +94,7 @@ def pod_plan(source: PodSource, site: Site, objects: Objects, new_uid: Callable[
         behaviour=parts.behaviour,
         unkept=document.notes.unkept(),
         account=references.facts.account,
+        own_resources=parts.amounts.own is not None,
         document=_kept_document(document, identity, references.used.values()),
     )
 
@@ -141,6 +145,7 @@ def _facts(spec: ManifestNode, metadata: ManifestNode, identity: PodSandboxMetad
             node.text("name"): amounts(node)
             for node in spec.children("initContainers") + spec.children("containers")
         },
+        own_amounts=given_amounts(spec) or Amounts(),
     )
 
 
@@ -166,8 +171,9 @@ def _containers(
     if len(init) + len(main) > MAX_CONTAINERS:
         spec.wrong("containers", f"has more than {MAX_CONTAINERS} containers")
         return (), ()
-    for node in unique(init + main, "name", "container"):
-        read_amounts(node, parts)
+    for position, node in enumerate(unique(init + main, "name", "container")):
+        read_amounts(node, parts, init=position < len(init))
+    check_sum(parts)
     return (
         tuple(container_plan(node, parts, init=True) for node in init),
         tuple(container_plan(node, parts, init=False) for node in main),

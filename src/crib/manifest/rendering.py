@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from crib.manifest.behaviour import DEFAULT_GRACE
 from crib.manifest.container import GRACE
+from crib.manifest.late import has_own_users
 from crib.manifest.plan import INIT_CONTAINER
+from crib.manifest.pod_resources import Portion, of_linux, pod_amounts
 from crib.manifest.quantity import MIN_SHARES, PERIOD
+from crib.manifest.resources import linux_resources
 from crib.manifest.security import MASKED_PATHS
 from crib.stubs.runtime.v1 import api_pb2 as cri
+from crib.stubs.runtime.v1.api_pb2 import LinuxContainerResources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,7 +46,7 @@ class MountSource:
 
 @dataclass(slots=True)
 class RunningParts:
-    """A pod as the runtime has it, and what is known of its host paths."""
+    """A pod as the runtime has it, and what is known of its host paths. `containers` as they were made."""
 
     sandbox: PodSandboxConfig
     containers: Sequence[ContainerConfig]
@@ -51,6 +55,19 @@ class RunningParts:
     aliases: Sequence[tuple[str, ...]] = ()
     hosts_path: str = ""
     seccomp_root: str = ""
+
+    @property
+    def own_resources(self) -> LinuxContainerResources:
+        """What was said of the pod as a whole: empty where it is what its containers have together."""
+        linux = self.sandbox.linux
+        shares = [
+            Portion(of_linux(one.linux.resources), INIT_CONTAINER in one.annotations)
+            for one in self.containers
+        ]
+        given = _amounts(linux.resources)
+        if linux.cgroup_parent or given == _amounts(linux_resources(pod_amounts(shares))):
+            return LinuxContainerResources()  # the first is a kubelet's, which adds up by itself
+        return linux.resources
 
 
 def pod_document(parts: RunningParts) -> dict[str, Any]:
@@ -68,6 +85,7 @@ def pod_document(parts: RunningParts) -> dict[str, Any]:
         "containers": rendered,
         "volumes": list(volumes.values()),
     }
+    own_users = {"hostUsers": False} if has_own_users(sandbox) else {}
     return _set(
         apiVersion="v1",
         kind="Pod",
@@ -77,7 +95,7 @@ def pod_document(parts: RunningParts) -> dict[str, Any]:
             labels=_foreign(sandbox.labels),
             annotations=_foreign(sandbox.annotations),
         ),
-        spec=_set(**spec),
+        spec=own_users | _set(**spec),
     )
 
 
@@ -122,6 +140,8 @@ def _pod_fields(parts: RunningParts) -> dict[str, Any]:
             supplementalGroupsPolicy="Strict" if security.supplemental_groups_policy == cri.Strict else "",
             sysctls=[{"name": key, "value": value} for key, value in sorted(sandbox.linux.sysctls.items())],
         ),
+        "resources": _amounts(parts.own_resources),
+        "overhead": _amounts(sandbox.linux.overhead).get("limits", {}),
     }
 
 
@@ -154,7 +174,7 @@ def _container(
         args=[_escaped(word) for word in config.args],
         workingDir=config.working_dir,
         env=[{"name": env.key, "value": _escaped(env.value.decode(errors="replace"))} for env in config.envs],
-        resources=_resources(config),
+        resources=_resources(config, parts.own_resources),
         volumeMounts=list(_mounts(config.mounts, parts, volumes)),
         volumeDevices=list(_devices(config.devices, parts, volumes)),
         securityContext=_security(config, parts.seccomp_root),
@@ -172,8 +192,18 @@ def _escaped(text: str) -> str:
     return text.replace("$(", "$$(")
 
 
-def _resources(config: ContainerConfig) -> dict[str, Any]:
-    found = config.linux.resources
+def _resources(config: ContainerConfig, pods: LinuxContainerResources) -> dict[str, Any]:
+    """Without the limits that it has only because they are the pod's own."""
+    found = LinuxContainerResources()
+    found.CopyFrom(config.linux.resources)
+    if found.cpu_quota == pods.cpu_quota and found.cpu_period == pods.cpu_period:
+        found.cpu_quota = 0
+    if found.memory_limit_in_bytes == pods.memory_limit_in_bytes:
+        found.memory_limit_in_bytes = 0
+    return _amounts(found)
+
+
+def _amounts(found: LinuxContainerResources) -> dict[str, Any]:
     requests = {}
     if found.cpu_shares > MIN_SHARES:
         requests["cpu"] = f"{math.ceil(found.cpu_shares * 1000 / 1024)}m"

@@ -1,8 +1,8 @@
-"""A container's `resources`. Requests and limits become cgroup values by the same rules as in a kubelet."""
+"""The `resources` of containers and pods. They become cgroup values by the same rules as in a kubelet."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from crib.manifest import quantity, shapes
@@ -36,19 +36,37 @@ class Amounts:
 
 def amounts(container: ManifestNode) -> Amounts:
     """A container's `resources`; a request that is not given is its limit, as an API server fills it in."""
-    node = container.child("resources")
+    found = given_amounts(container) or Amounts()
+    return replace(
+        found,
+        cpu_request=found.cpu_limit if found.cpu_request is None else found.cpu_request,
+        memory_request=found.memory_limit if found.memory_request is None else found.memory_request,
+    )
+
+
+def given_amounts(owner: ManifestNode) -> Amounts | None:
+    """The `resources` of a container or of a pod, as they are written; None without any."""
+    node = owner.child("resources")
     if node is None:
-        return Amounts()
+        return None
     node.check(shapes.RESOURCES)
-    requests, limits = _amounts(node, "requests"), _amounts(node, "limits")
+    requests, limits = _amounts(node.part("requests")), _amounts(node.part("limits"))
     for name, limit in limits.items():
-        if requests.setdefault(name, limit) > limit:
+        if requests.get(name, limit) > limit:
             node.part("requests").wrong(name, "is greater than the limit")
     return Amounts(requests.get("cpu"), limits.get("cpu"), requests.get("memory"), limits.get("memory"))
 
 
-def _amounts(resources: ManifestNode, which: str) -> dict[str, int]:
-    node = resources.part(which)
+def overhead(spec: ManifestNode) -> Amounts | None:
+    """A pod's `overhead`: asked for and at most, as a kubelet takes it. None without one."""
+    if not spec.has("overhead"):
+        return None
+    found = _amounts(spec.part("overhead"))
+    cpu, memory = found.get("cpu"), found.get("memory")
+    return Amounts(cpu, cpu, memory, memory)
+
+
+def _amounts(node: ManifestNode) -> dict[str, int]:
     found: dict[str, int] = {}
     for name in node.names():
         try:
@@ -60,8 +78,6 @@ def _amounts(resources: ManifestNode, which: str) -> dict[str, int]:
             found[name] = quantity.milli(value)
         elif name == "memory":
             found[name] = quantity.whole(value)
-        elif name == "ephemeral-storage" and which == "requests":
-            node.notes.add(node.at(name), "no effect: there is no scheduler here")
         elif name == "ephemeral-storage":
             node.notes.add(node.at(name), "not enforced")
         else:
@@ -69,16 +85,12 @@ def _amounts(resources: ManifestNode, which: str) -> dict[str, int]:
     return found
 
 
-def linux_resources(
-    found: Amounts, memory_capacity: int, *, guaranteed: bool, best_effort: bool
-) -> LinuxContainerResources:
-    """The cgroup's values. Both flags are of the whole pod (its quality of service)."""
+def linux_resources(found: Amounts, oom_score: int = 0) -> LinuxContainerResources:
+    """The cgroup's values. Who asks for no CPU has the least weight."""
     return LinuxContainerResources(
         cpu_shares=quantity.cpu_shares(found.cpu_request or 0),
         cpu_period=quantity.PERIOD if found.cpu_limit else 0,
         cpu_quota=quantity.cpu_quota(found.cpu_limit or 0),
         memory_limit_in_bytes=found.memory_limit or 0,
-        oom_score_adj=quantity.oom_score_adj(
-            found.memory_request or 0, memory_capacity, guaranteed=guaranteed, best_effort=best_effort
-        ),
+        oom_score_adj=oom_score,
     )

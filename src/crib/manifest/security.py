@@ -24,6 +24,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
     SecurityProfile,
     SELinuxOption,
     Strict,
+    UserNamespace,
 )
 
 if TYPE_CHECKING:
@@ -59,12 +60,16 @@ def namespaces(spec: ManifestNode) -> NamespaceOption:
     share = bool(spec.flag("shareProcessNamespace"))
     if host_pid and share:
         spec.wrong("shareProcessNamespace", "cannot be had together with hostPID")
-    if spec.flag("hostUsers") is False:
-        spec.wrong("hostUsers", "not supported: a kubelet gives out the ranges of ids")
+    own_users = spec.flag("hostUsers") is False
+    for field in ("hostPID", "hostIPC"):
+        if own_users and spec.flag(field):
+            spec.wrong(field, "cannot be had together with hostUsers: false")
     return NamespaceOption(
         network=NODE if spec.flag("hostNetwork") else POD,
         pid=NODE if host_pid else POD if share else CONTAINER,
         ipc=NODE if spec.flag("hostIPC") else POD,
+        # its ranges are `late`: they depend on the pods that are there when it is made
+        userns_options=UserNamespace(mode=POD) if own_users else None,
     )
 
 

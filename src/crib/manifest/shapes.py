@@ -42,17 +42,16 @@ POD_SPEC = _shape(
     "containers initContainers volumes restartPolicy terminationGracePeriodSeconds activeDeadlineSeconds "
     "hostNetwork hostPID hostIPC shareProcessNamespace securityContext hostname dnsPolicy dnsConfig "
     "runtimeClassName hostUsers os serviceAccountName serviceAccount subdomain setHostnameAsFQDN "
-    "hostnameOverride hostAliases imagePullSecrets",
+    "hostnameOverride hostAliases imagePullSecrets resources overhead",
     {
         "ephemeralContainers": _API,
         "resourceClaims": _KUBELET,
-        "resources": f"pod-level resources: {_NOT_YET}",
         "workloadRef": _API,
         "schedulingGates": _API,
     },
     {
         **_each(
-            "nodeSelector nodeName affinity schedulerName tolerations priorityClassName priority overhead "
+            "nodeSelector nodeName affinity schedulerName tolerations priorityClassName priority "
             "preemptionPolicy topologySpreadConstraints",
             _NO_SCHEDULER,
         ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from crib.model.container import ContainerRecord
 from crib.model.image import FilesystemUsage
@@ -61,8 +61,7 @@ class Of(StrEnum):
     """Of the pod, under the name NETWORK_CONTAINER."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metered:
+class Metered(NamedTuple):
     """One reading of a container or of a pod. Times are ns since the epoch."""
 
     at: int
@@ -84,8 +83,7 @@ class Metered:
         return part
 
 
-@dataclass(frozen=True, slots=True)
-class PodMetrics:
+class PodMetrics(NamedTuple):
     """A pod's reading and those of its containers that run or wait to be started."""
 
     sandbox: SandboxRecord

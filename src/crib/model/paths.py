@@ -229,6 +229,10 @@ class Paths:
         """Holds `upper` and `work` of the container's overlay."""
         return f"{self.writable_layers}/{container}"
 
+    def disk(self, container: ContainerId) -> str:
+        """What the container writes to, where it runs in a machine of its own: a file with an ext4."""
+        return f"{self.writable_layer(container)}/disk"
+
     def checkpoint(self, container: ContainerId) -> str:
         """What is being saved of a container; nothing of it stays when that is over."""
         return f"{self.writable_layer(container)}/checkpoint"

@@ -31,5 +31,8 @@ class VmSettings:
     """Bytes that a guest has beyond its pod's memory limit, for its kernel, agent and caches."""
     cpus: Annotated[int, Between(1, 240), LIVE] = 1
     """CPUs of a pod without a CPU limit. With one the limit is rounded up."""
+    disk: Annotated[int, Between(16 * MIB, 1 << 44), LIVE] = 10 << 30
+    """Bytes of the disk that each container has for what it writes to its root: a sparse file, which takes as
+    much of the node's disk as was written."""
     boot_timeout: Annotated[float, Between(1, 600)] = 60.0
     """Seconds from the start of a machine until its agent must answer."""

@@ -148,6 +148,8 @@ class VolumeSpec:
     of kind `block`, the driver's own handle of kind `csi`. Removing the volume leaves it alone."""
     snapshot: str = ""
     """Id of the snapshot that it begins as; empty: it begins empty."""
+    clone_of: str = ""
+    """Id of the volume that it begins as, which may be gone by now; empty: of none."""
     capacity: int = 0
     """At least as many bytes; 0: it does not matter. Where the kind can, this is also the limit."""
     access_modes: tuple[AccessMode, ...] = (AccessMode.READ_WRITE_ONCE,)

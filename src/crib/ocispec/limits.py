@@ -97,14 +97,18 @@ def cpu_weight(shares: int) -> int:
     return math.ceil(round(10 ** ((power * power + 125 * power) / 612 - 7 / 34), 6))
 
 
-def pod_limits(record: SandboxRecord) -> Resources:
-    """What the pod's cgroup may use: its containers' resources and the overhead, added as a kubelet does."""
+def pod_limits(record: SandboxRecord, own: Resources | None) -> Resources:
+    """What the pod's cgroup may use: its containers' resources and the overhead, added as a kubelet does.
+
+    `own` is the overhead of a pod whose client has named none. None: nobody knows it, and a limit could end
+    what the pod is made of; so only its weight is kept.
+    """
     resources = record.resources or record.config.resources
-    overhead = record.overhead or record.config.overhead
+    overhead = record.overhead or record.config.overhead or own
     if resources is None:
         return Resources()
     if overhead is None:
-        return resources
+        return Resources(cpu_shares=resources.cpu_shares)
     period = resources.cpu_period or _DEFAULT_PERIOD
     more = max(overhead.cpu_quota, 0) * period // (overhead.cpu_period or _DEFAULT_PERIOD)
     memory = max(overhead.memory_limit_in_bytes, 0)

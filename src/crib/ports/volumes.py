@@ -41,6 +41,8 @@ class KindFacts:
     expands: bool = False
     """`expand` works, also while pods use the volume."""
     snapshots: bool = False
+    clones: bool = False
+    """`clone` works. Where only `snapshots` do, a clone is made by way of one."""
     gives_group: bool = False
     """It gives the files to the pod's `fs_group` itself, and nobody else has to."""
     call_limit: float = 0.0
@@ -97,8 +99,12 @@ class VolumeKind(Protocol):
         """Make it, from a snapshot if there is one. `record` is CREATING."""
         ...
 
+    async def clone(self, record: VolumeRecord, source: VolumeRecord) -> Made:
+        """Make it as the source is now, which pods may use meanwhile. `record` is CREATING."""
+        ...
+
     async def delete(self, record: VolumeRecord) -> None:
-        """Remove what `create` made, and all that it holds. It is neither staged nor published.
+        """Remove what `create` or `clone` made, and all that it holds. It is neither staged nor published.
 
         `record.handle` is empty if `create` was cut off: what it has made by then is found by the id.
         """

@@ -16,7 +16,7 @@ from msgspec import structs
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError, NotFound
 from crib.client.pods import Pod
-from crib.client.workloads import files, pod_volumes
+from crib.client.workloads import files, pod_volumes, user_ids
 from crib.client.workloads.containers import start_container
 from crib.client.workloads.ending import PodEnd
 from crib.client.workloads.hooks import POST_START_SECONDS, run_hook
@@ -81,7 +81,7 @@ class PodKeeper:
         self._probes = Probes(connection, self._memory, self.stir)
         self._end = PodEnd(connection, plan, self._note)
         self._has_images = False
-        self._attached: PodPlan | None = None  # with the paths of its volumes
+        self._placed: PodPlan | None = None  # with the paths of its volumes and its user ids
         self._address = ""
         self._last = PodReport(plan.uid, "Starting")
 
@@ -197,13 +197,13 @@ class PodKeeper:
         memory = self._memory
         if SANDBOX in memory.failed_at:
             memory.starts(SANDBOX)
-        config = PodSandboxConfig()
-        config.CopyFrom(self._plan.sandbox)
-        config.metadata.attempt = attempt
         try:
             await asyncio.to_thread(files.restore, self._plan, self._around.dirs)
             await self._bring_images()
-            await self._attach_volumes()
+            plan = await user_ids.choose(self._connection, await self._attach_volumes())
+            config = PodSandboxConfig()
+            config.CopyFrom(plan.sandbox)
+            config.metadata.attempt = attempt
             pod = await client_pods.run_sandbox(self._connection, config, self._plan.handler)
             if self._plan.hosts is not None:
                 addresses = await client_pods.addresses(self._connection, pod.id)
@@ -212,14 +212,20 @@ class PodKeeper:
             self._failed(SANDBOX, error)
             return
         memory.own.add(pod.id)
+        self._placed = plan
         self._address = ""
 
     async def _attach_volumes(self) -> PodPlan:
         """Give the pod its volumes, also those that it has had before; the plan with their paths."""
-        self._attached = await pod_volumes.attach(
+        return await pod_volumes.attach(
             self._connection, self._plan, self._around.dirs, self._around.listener.note
         )
-        return self._attached
+
+    async def _as_made(self, sandbox: str) -> PodPlan:
+        """The plan as this sandbox was made of it."""
+        if self._placed is None:  # by an earlier supervisor
+            self._placed = await user_ids.as_made(self._connection, await self._attach_volumes(), sandbox)
+        return self._placed
 
     async def _bring_images(self) -> None:
         if not self._has_images:
@@ -231,15 +237,14 @@ class PodKeeper:
         assert sandbox is not None
         if observed.latest(plan.name) is not None or plan.name in memory.failed_at:
             memory.starts(plan.name)
-        config = PodSandboxConfig()
-        config.CopyFrom(self._plan.sandbox)
-        config.metadata.attempt = sandbox.attempt
         try:
             await self._bring_images()
-            pod = Pod(sandbox.id, config)
-            attached = self._attached or await self._attach_volumes()
-            (placed,) = (one for one in attached.every_container() if one.name == plan.name)
-            container = await start_container(self._connection, pod, placed, number)
+            whole = await self._as_made(sandbox.id)
+            config = PodSandboxConfig()
+            config.CopyFrom(whole.sandbox)
+            config.metadata.attempt = sandbox.attempt
+            (placed,) = (one for one in whole.every_container() if one.name == plan.name)
+            container = await start_container(self._connection, Pod(sandbox.id, config), placed, number)
         except (ClientError, OSError) as error:
             self._has_images &= not isinstance(error, NotFound)  # it may have been removed
             self._failed(plan.name, error)

@@ -61,6 +61,7 @@ async def boot(options: VmOptions, acceleration: Acceleration) -> dict[str, Any]
                 program.kill()
                 await program.gone(KILL_TIME)
             words.close()
+            started.control.close()
     return {
         "acceleration": acceleration.name,
         "why": acceleration.why,

@@ -21,11 +21,14 @@ from typing import Any
 from crib import __version__
 from crib.vm.build_initrd import ROOT_MODULES, initrd
 from crib.vm.build_kernel import Kernel, find_kernel
-from crib.vm.build_root import MODULES_ROOT, GuestRoot, packages_of, run_program
+from crib.vm.build_root import MODULES_ROOT, WANTED, GuestRoot, packages_of, run_program
 from crib.vm.build_tree import BuildFailed, write_erofs
 from crib.vm.build_vmlinux import unwrapped
 
-LATER_MODULES = ("virtio_console", "fuse", "virtiofs", "overlay", "virtio_net", "loop")
+LATER_MODULES = (
+    *("virtio_console", "fuse", "virtiofs", "overlay", "virtio_net"),
+    *("sd_mod", "virtio_scsi", "ext4"),
+)
 """Loaded once the root is there, or when they are needed."""
 OPTIONAL_MODULES = ("virtio_rng", "virtio_balloon", "virtio_mem", "vmw_vsock_virtio_transport")
 """What a kernel may lack."""
@@ -33,7 +36,7 @@ AGENT_MODULES = ("crib.vm.guest.init",)
 """Imported to find out what of Python's library the guest needs."""
 KERNEL_ARGUMENTS = ("cryptomgr.notests", "initcall_blacklist=init_kprobe_trace,crypto_kdf108_init")
 """No self tests, no kprobes for tracing: together 0.2 s of an emulated boot. Unknown ones are passed over."""
-FORMAT = 1
+FORMAT = 2
 """Of the manifest."""
 
 
@@ -77,6 +80,8 @@ def _make(order: ImageOrder, kernel: Kernel, made: Path) -> dict[str, Any]:
     for name, data in later:
         if name not in known:
             root.tree.file(f"{MODULES_ROOT}/{name}.ko", data)
+    wanted = [name for name, _ in kernel.closure(order.modules, needed=True)]
+    root.tree.file(f"{MODULES_ROOT}/{WANTED}", "\n".join(wanted).encode())
     with (made / "guest.erofs").open("wb") as target:
         write_erofs(root.tree, target, order.moment)
     (made / "initrd").write_bytes(initrd(programs["busybox"], early, order.moment))

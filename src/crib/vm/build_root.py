@@ -19,6 +19,8 @@ PROGRAM_SECONDS = 60.0
 """For a program that is asked about files."""
 MODULES_ROOT = "usr/lib/modules"
 """Where it has the kernel's modules that are loaded after the root is mounted."""
+WANTED = "wanted"
+"""The file beside them that names those which every machine loads when it is configured."""
 CRIB = Path(__file__).parents[1]
 AGENT_PARTS = ("__init__.py", "vm/__init__.py", "vm/guest", "wire/__init__.py", "wire/mux.py")
 """Files and directories of this package that the guest has."""

@@ -13,6 +13,8 @@ AGENT_PORT = "crib.agent"
 """Name of the virtio-serial port (proto/vm/guest.proto)."""
 SHARE_TAG = "crib"
 """Tag of the virtiofs with all that the pod's containers are given."""
+DISKS = "disks"
+"""Id of the controller whose disks come and go while the guest runs: microvm's bus knows no hot plug."""
 MACHINES = ("microvm", "q35")
 ACCELERATIONS = ("kvm", "tcg")
 MIB = 1 << 20
@@ -62,6 +64,8 @@ class Peers:
     agent: int
     share: int
     console: int
+    control: int
+    """What qemu is told by QMP."""
 
 
 def kernel_arguments(acceleration: str, tsc_khz: int) -> tuple[str, ...]:
@@ -88,7 +92,9 @@ def qemu_command(machine: Machine, peers: Peers, taps: Sequence[Tap]) -> tuple[s
         *("-object", f"memory-backend-memfd,id=memory,size={memory}M,share=on"),
         *("-kernel", image.kernel, "-initrd", image.initrd, "-append", " ".join(machine.kernel_arguments)),
         *("-chardev", f"socket,id=console,fd={peers.console}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=control,fd={peers.control}", "-mon", "chardev=control,mode=control"),
         *_disk(image.root),
+        *("-device", f"virtio-scsi-pci,id={DISKS}"),
         *("-chardev", f"socket,id=agent,fd={peers.agent}", "-device", "virtio-serial-pci,max_ports=2"),
         *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
         *("-chardev", f"socket,id=share,fd={peers.share}"),

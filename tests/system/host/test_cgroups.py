@@ -107,6 +107,27 @@ async def test_a_frozen_cgroup_is_killed(cgroups: Cgroups, path: str) -> None:
     assert await child.wait(10) == -signal.SIGKILL
 
 
+async def test_only_an_empty_cgroup_is_removed_at_once_and_it_was_shown_to_nobody(
+    cgroups: Cgroups, path: str
+) -> None:
+    own = f"{path}/exec"
+    before = os.umask(0o077)  # the daemon's own
+    try:
+        cgroups.create(own, among_processes=True)
+    finally:
+        os.umask(before)
+    assert {os.stat(directory).st_mode & 0o777 for directory in cgroups.directories(own)} == {0o700}
+    child = await _joined(cgroups, own, "exec sleep 1000")
+    assert not cgroups.remove_at_once(own)
+    assert all(os.path.isdir(directory) for directory in cgroups.directories(own))
+    assert await cgroups.kill(own)
+    await child.wait(10)
+    await cgroups.remove(own, 30)
+    cgroups.create(own, among_processes=True)
+    assert cgroups.remove_at_once(own)
+    assert not cgroups.exists(own)
+
+
 async def test_a_busy_cgroup_is_named_after_the_time_limit(cgroups: Cgroups, path: str) -> None:
     child = await _joined(cgroups, path, "exec sleep 1000")
     with pytest.raises(OSError) as caught:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from crib.backends.volumes import disks
 from crib.host.loop_devices import attach_loop, attached_loop, detach_loop, find_loops, refresh_size
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.root
 
 SIZE = 1 << 20
+GONE_SECONDS = 30.0 * PATIENCE
 
 
 @pytest.fixture
@@ -22,7 +26,17 @@ def image(tmp_path: Path) -> Iterator[str]:
     yield str(path)
     for device in find_loops(str(path)):
         detach_loop(device)
-    assert find_loops(str(path)) == []
+    assert is_gone(str(path))
+
+
+def is_gone(path: str) -> bool:
+    """Nothing is attached to the file, or is not any more once udev has looked at it."""
+    deadline = time.monotonic() + GONE_SECONDS
+    while found := find_loops(path):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)  # udev tells nobody
+    return not found
 
 
 def write(device: str, data: bytes) -> None:
@@ -41,7 +55,7 @@ def test_a_device_stays_until_it_is_detached_and_is_found_by_its_file(image: str
     assert find_loops(image) == [device]
     assert Path(image).read_bytes()[:5] == b"hello"
     assert detach_loop(device)
-    assert find_loops(image) == []
+    assert is_gone(image)
     assert not detach_loop(device)
 
 
@@ -72,17 +86,23 @@ def test_a_device_that_is_in_use_goes_with_its_last_user(image: str) -> None:
     device = attach_loop(image).path
     user = os.open(device, os.O_RDONLY)
     try:
+        assert find_loops(image, lasting=True) == [device]
         assert detach_loop(device)
+        assert find_loops(image) == [device]
+        assert find_loops(image, lasting=True) == []
+        another = disks.device_of(disks.FileOrDevice(image, SIZE, SIZE, is_file=True))
+        assert another != device, "it would be gone with its user"
+        assert detach_loop(another)
     finally:
         os.close(user)
-    assert find_loops(image) == []
+    assert is_gone(image)
 
 
 def test_a_file_that_has_grown_gives_a_larger_device(image: str) -> None:
     with attached_loop(image, writable=True) as loop:
         os.truncate(image, 3 * SIZE)
         assert refresh_size(loop.path) == 3 * SIZE
-    assert find_loops(image) == []
+    assert is_gone(image)
 
 
 def test_a_read_only_device_takes_no_write(image: str) -> None:

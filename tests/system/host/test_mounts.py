@@ -14,10 +14,11 @@ from crib.host import files, mounts
 from crib.host.loop_devices import attached_loop
 from crib.host.mounts import Bind, Erofs, Overlay, Tmpfs, is_mountpoint, mounts_below, perform, unmount
 from crib.host.processes import run
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.root
 
-DETACH_SECONDS = 30.0
+DETACH_SECONDS = 30.0 * PATIENCE
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from crib.host import mounts, namespaces
 from crib.host.sysctls import read_sysctl, write_sysctl
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.root
 
@@ -87,7 +88,7 @@ async def test_the_async_forms_do_the_same_while_the_loop_goes_on(pins: str) -> 
         await asyncio.sleep(0)
     assert not task.done()
     entered.set()
-    assert await asyncio.wait_for(task, 10) == "pod-2"
+    assert await asyncio.wait_for(task, 10 * PATIENCE) == "pod-2"
     with pytest.raises(ZeroDivisionError):
         await namespaces.run_in_namespace_async(made["net"], "net", lambda: 1 // 0)
 
@@ -104,7 +105,7 @@ async def test_cancelled_pinning_leaves_nothing_pinned(pins: str) -> None:
     await asyncio.sleep(0)
     go.set()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 10 * PATIENCE)
     assert os.listdir(pins) == []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +11,11 @@ import pytest
 
 from crib.host import quotas
 from crib.host.quotas import QuotaUse
-from tests.disks import mounted_disk
+from tests.disks import fill, mounted_disk, too_much
 
 pytestmark = pytest.mark.root
 
 LIMIT = 4 << 20
-NOBODY = 65534
 
 
 @pytest.fixture(params=["ext4 with quotas", "xfs"])
@@ -31,25 +29,6 @@ def directory(disk: Path, name: str = "volume") -> str:
     path.mkdir()
     path.chmod(0o777)
     return str(path)
-
-
-def fill(path: str, size: int) -> str:
-    """Write as a user without rights, who is held to limits also on ext4; what went wrong."""
-    directory, name = os.path.split(path)
-    done = subprocess.run(
-        ["dd", "if=/dev/zero", f"of={name}", "bs=64k", f"count={size >> 16}", "conv=fsync"],
-        cwd=directory,  # the directories above let nobody through
-        user=NOBODY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return "" if done.returncode == 0 else done.stderr
-
-
-def too_much(words: str) -> bool:
-    """The kernel's own words, which are others for each file system."""
-    return "Disk quota exceeded" in words or "No space left" in words
 
 
 def test_who_writes_more_than_the_limit_is_told_so_and_others_are_not(disk: Path) -> None:

@@ -24,9 +24,10 @@ from crib.host import libc, links
 from crib.host.netlink import Netlink
 from crib.host.nftables import Nftables
 from crib.model.settings import NetworkSettings
+from tests.patience import PATIENCE
 from tests.system.labs.pod_namespaces import PodNamespaces
 
-LINKS_GONE_SECONDS = 60.0
+LINKS_GONE_SECONDS = 60.0 * PATIENCE
 """The kernel ends all network namespaces of the machine one after another."""
 _RANGES = itertools.count()
 """So that two bridges of one test do not overlap."""

@@ -14,6 +14,7 @@ import pytest
 
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests.patience import PATIENCE
 from tests.system.labs.daemon import Cri
 
 CRIU = os.environ.get("CRIB_TEST_CRIU") or shutil.which("criu") or ""
@@ -77,7 +78,7 @@ class Gate:
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._both[0], arrived.set)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(BOUND):
                 await arrived.wait()
         finally:
             loop.remove_reader(self._both[0])
@@ -94,12 +95,12 @@ class Gate:
         return settings_for(self.program)
 
 
+BOUND = 60.0 * PATIENCE
 COUNTER = (
     *("sh", "-c"),
     "rm /etc/group; echo kept >/note; i=0;"
     "while true; do i=$((i+1)); echo $i; echo $i >/next; mv /next /count; sleep 0.1; done",
 )
-BOUND = 60.0
 
 
 async def checkpoint(cri: Cri, container: str, location: Path | str, timeout: int = 0) -> None:

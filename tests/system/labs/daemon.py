@@ -33,14 +33,13 @@ from crib.client import Connection, events, images, pods
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import BuiltImage, busybox_image, write_saved_archive
+from tests.patience import PATIENCE
 from tests.shares import own_share
 from tests.system.labs.handler_kinds import RUNTIME
 from tests.system.labs.leftovers import Leftovers, force_away, processes_holding
 from tests.system.labs.nursery import shared_nursery
 
 IMAGE = "docker.io/library/busybox:test"
-PATIENCE = float(os.environ.get("CRIB_TEST_PATIENCE", "1"))
-"""How much longer everything may take, for machines whose CPU is emulated."""
 START_SECONDS = 120.0 * PATIENCE
 STOP_SECONDS = 120.0 * PATIENCE
 COMMAND_SECONDS = 600.0 * PATIENCE

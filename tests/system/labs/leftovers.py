@@ -30,6 +30,8 @@ _UNCOUNTED = (
 )
 _COMPILED_FILTERS = re.compile(r"s/runtime/[^/]+/\.cache(/.*)?")
 """Kept by the crun of Debian 13, for all containers of one seccomp profile; it removes old ones itself."""
+_NAMESPACE_OF_SHIMS = re.compile(r"s/runtime/[^/]+/crib")
+"""Made by the first of a handler's shims, for all of them."""
 _POD_LOGS = "logs/"
 """Logs outlive their containers: the kubelet removes them."""
 _KILL_SECONDS = 30.0
@@ -140,7 +142,7 @@ def _files(root: Path) -> Iterator[str]:
             relative = os.path.relpath(os.path.join(directory, name), root)
             if relative in _UNCOUNTED or f"{relative}/".startswith(_POD_LOGS):
                 continue
-            if not _COMPILED_FILTERS.fullmatch(relative):
+            if not (_COMPILED_FILTERS.fullmatch(relative) or _NAMESPACE_OF_SHIMS.fullmatch(relative)):
                 yield relative
 
 

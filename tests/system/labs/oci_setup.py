@@ -48,6 +48,7 @@ from crib.model.settings import HandlerSettings, Settings
 from crib.ports.containers import CreateRequest
 from crib.ports.handler import Handler
 from tests.fakes.stages import NoStages
+from tests.patience import PATIENCE
 
 
 def host_facts() -> HostFacts:
@@ -66,7 +67,7 @@ class PlainLayers:
 
 
 STAGE = NoStages()
-BOUND = 60.0
+BOUND = 60.0 * PATIENCE
 """Seconds that anything awaited may take: it hangs then. A busy machine is many times slower than others."""
 PR_SET_CHILD_SUBREAPER = 36
 LAYER = Digest("sha256:" + "b" * 64)

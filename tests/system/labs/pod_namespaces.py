@@ -19,12 +19,13 @@ from crib.model.ids import SandboxId, new_sandbox_id
 from crib.model.sandbox import PodMetadata, PortMapping
 from crib.ports.networks import PodNetwork
 from tests.fakes.stages import NoStages
+from tests.patience import PATIENCE
 
 no_stage = NoStages()
 
 T = TypeVar("T")
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 20.0 * PATIENCE
 """That an answer may take, where there is one."""
 
 

@@ -20,11 +20,12 @@ from crib.client.errors import Unavailable
 from crib.client.pods import Pod
 from crib.client.streams import Reader, Session, StreamOptions
 from crib.host.namespaces import run_in_namespace
+from tests.patience import PATIENCE
 from tests.system.labs.daemon import Cri, Cribd, until
 
 Transport = Literal["websocket", "spdy"]
 TRANSPORTS: tuple[Transport, ...] = ("websocket", "spdy")
-BOUND = 60.0
+BOUND = 60.0 * PATIENCE
 """Seconds that anything awaited may take: it hangs then. A busy machine is many times slower than others."""
 SOURCE = Path(__file__).resolve().parents[3] / "src"
 CRIB = (sys.executable, "-c", "from crib.cli.app import main; main()")

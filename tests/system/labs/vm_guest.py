@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -183,7 +184,9 @@ def _kernel() -> Path:
     return target
 
 
+@functools.cache
 def _newest_package() -> str:
+    """A second of the CPU's time, which each test would need anew."""
     words = ["apt-cache", "depends", KERNEL_PACKAGE]
     try:
         said = subprocess.run(words, capture_output=True, text=True, timeout=FETCH_SECONDS, check=True).stdout

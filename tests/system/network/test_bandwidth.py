@@ -17,6 +17,7 @@ from crib.backends.network.bridge import bandwidth
 from crib.backends.network.runtime_config import Bandwidth
 from crib.host import links
 from crib.host.netlink import Netlink
+from tests.patience import PATIENCE
 from tests.system.labs.pod_namespaces import PodNamespace, PodNamespaces
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -24,7 +25,7 @@ pytestmark = [pytest.mark.root, pytest.mark.system]
 HOST_END = "cribtest0"
 HOST_ADDRESS = "10.9.0.1"
 POD_ADDRESS = "10.9.0.2"
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 30.0 * PATIENCE
 CHUNK = bytes(65536)
 
 T = TypeVar("T")

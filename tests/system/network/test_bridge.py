@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
 import sqlite3
@@ -20,11 +21,13 @@ from crib.backends.network.bridge.link import host_link_name
 from crib.backends.network.bridge.network import BridgeNetwork
 from crib.host import links
 from crib.host.addresses import list_addresses
+from crib.host.kept_descriptors import FD_SETSIZE
 from crib.host.netlink import Netlink
 from crib.host.nftables import Nftables
 from crib.model.errors import Broken, Unavailable
 from crib.model.sandbox import PortMapping, Protocol
 from crib.model.settings import NetworkSettings
+from tests.patience import PATIENCE
 from tests.system.labs.bridge_rig import Rig, host_socket, nft, own_rig
 from tests.system.labs.pod_namespaces import echo_server, no_stage, peer_seen
 
@@ -121,7 +124,7 @@ async def test_a_host_port_of_udp_reaches_the_pod(rig: Rig) -> None:
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with server, client:
         client.sendto(b"question", ("127.0.0.1", PORT))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * PATIENCE):
             loop = asyncio.get_running_loop()
             data, sender = await loop.sock_recvfrom(server, 100)
             await loop.sock_sendto(server, b"answer", sender)
@@ -140,7 +143,7 @@ async def test_a_udp_client_that_goes_on_sending_reaches_the_pod_that_comes_late
             with namespace.socket(socket.SOCK_DGRAM) as server:
                 server.bind(("0.0.0.0", 53))
                 client.sendto(b"in time", ("127.0.0.1", PORT))
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(20 * PATIENCE):
                     assert await asyncio.get_running_loop().sock_recv(server, 100) == b"in time"
             await rig.network.detach(namespace.pod(mapping))
 
@@ -316,6 +319,27 @@ async def test_usage_counts_what_the_pod_sent_and_is_empty_without_a_namespace(r
     assert eth0.tx_bytes > 0
     namespace.unpin()
     assert await rig.network.usage([namespace.pod()]) == {}
+
+
+async def test_counters_that_stay_open_are_new_and_end_with_the_pod(rig: Rig) -> None:
+    namespace = rig.namespaces.make()
+    pod, gateway = namespace.pod(), rig.gateway
+    tables = rig.network._counters._tables
+    await rig.network.attach(pod, no_stage)
+    before = (await rig.network.usage([pod]))[pod.id].interfaces[0]
+    assert set(tables) == {pod.id}
+    assert all(table.file >= FD_SETSIZE for table in tables.values())
+    async with echo_server(host_socket(), gateway, 7003):
+        await peer_seen(namespace.socket(), gateway, 7003)
+    after = (await rig.network.usage([pod]))[pod.id].interfaces[0]
+    assert after.tx_bytes > before.tx_bytes
+    file = tables[pod.id].file
+    await rig.network.detach(pod)
+    assert not tables
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(file)
+    assert pod.id in await rig.network.usage([pod]), "its namespace is still there"
+    assert not tables, "an open table would keep a namespace that is about to go"
 
 
 async def test_many_pods_at_once_get_different_addresses(rig: Rig) -> None:

@@ -15,6 +15,7 @@ from crib.host.nftables import Nftables, TableContents
 from crib.model.errors import Unavailable
 from crib.model.sandbox import PortMapping, Protocol
 from crib.model.settings import NetworkSettings
+from tests.patience import PATIENCE
 from tests.system.labs.bridge_rig import Rig, add_uplink, host_socket, ip, nft, own_rig
 from tests.system.labs.pod_namespaces import PodNamespace, echo_server, no_stage, peer_seen
 
@@ -103,7 +104,7 @@ async def test_a_host_port_of_sctp_reaches_the_pod(rig: Rig) -> None:
         listener.bind(("0.0.0.0", 80))
         listener.listen()
         client.setblocking(False)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * PATIENCE):
             await asyncio.get_running_loop().sock_connect(client, (rig.gateway, 8080))
 
 

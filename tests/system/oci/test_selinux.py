@@ -1,6 +1,7 @@
 """Labels of processes and files, with SELinux enforcing: what is kept apart.
 
     script/guest selinux runcon -l s0 python -m pytest tests/system/oci/test_selinux.py
+    script/guest --suite "system oci" selinux
 
 At level s0, as systemd starts services: a container may not use the pipes of one that has all categories, as
 root's shell has.

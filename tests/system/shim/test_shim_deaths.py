@@ -107,6 +107,15 @@ async def test_nobody_but_root_may_connect_to_a_shim(real: ShimLab, lab: Handler
     await lab.handler.pods.remove(pod)
 
 
+async def test_a_new_shim_has_the_time_of_a_verb_to_answer(
+    lab: HandlerLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shims_module, "CONNECT_TIME", 0.0)
+    pod = await lab.pod(pid=NamespaceMode.POD)
+    async with bounded():
+        await lab.handler.pods.remove(pod)
+
+
 async def test_with_a_killed_shim_its_containers_end_and_the_pod_can_go_on(
     real: ShimLab, lab: HandlerLab
 ) -> None:

@@ -13,9 +13,10 @@ from crib.conform import reports, session
 from crib.conform.running import CaseOutcome
 from crib.host import mounts
 from tests.images import Entry, busybox_image, push
+from tests.patience import PATIENCE
 from tests.registry import running_registry
 from tests.system.labs.containerd import Containerd, running_containerd
-from tests.system.labs.daemon import IMAGE, PATIENCE, Cribd, running_cribd
+from tests.system.labs.daemon import IMAGE, Cribd, running_cribd
 
 pytestmark = [
     pytest.mark.root,

@@ -15,6 +15,7 @@ from crib.client import events
 from crib.client.errors import InvalidRequest
 from crib.host.cgroups import detect_layout
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests.patience import PATIENCE
 from tests.system.labs.daemon import IMAGE, Cri, Cribd, default_handler, log_contents, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -93,7 +94,7 @@ async def test_events_tell_a_whole_life_in_order_with_the_states_of_that_moment(
         await cri.exited(box)
         await cri.remove_container(box)
         await cri.remove_pod(pod)
-        await asyncio.wait_for(listener, 30)
+        await asyncio.wait_for(listener, 30 * PATIENCE)
     names = {pod.id: "pod", box: "box"}
     told = [
         (names[event.container_id], pb.ContainerEventType.Name(event.container_event_type).split("_")[1])
@@ -174,7 +175,7 @@ async def test_a_stop_sends_the_stop_signal_and_gives_the_grace(cri: Cri) -> Non
         pod, "sh", "-c", "trap '' TERM; touch /ready; while :; do sleep 0.02; done", name="stubborn"
     )
     for box in (polite, stubborn):
-        await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=20)
+        await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=int(20 * PATIENCE))
     loop = asyncio.get_running_loop()
     began = loop.time()
     await cri.stop_container(polite, grace=60)

@@ -18,6 +18,7 @@ from crib.client.pods import Pod
 from crib.host.mounts import unmount
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import Entry, busybox_image, write_saved_archive
+from tests.patience import PATIENCE
 from tests.system.labs.daemon import Cri, Cribd, first_pid, log_contents, page, running_cribd, until
 from tests.system.labs.leftovers import processes_of
 from tests.system.labs.network_lab import host_port
@@ -164,7 +165,7 @@ async def test_a_pod_that_loses_its_infra_process_or_a_namespace_is_not_ready_wi
     await stream.initial_metadata()
 
     async def until_told(pod: Pod) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60 * PATIENCE):
             async for event in stream:
                 if event.container_id == pod.id:
                     assert event.container_event_type == pb.CONTAINER_STOPPED_EVENT
@@ -337,7 +338,7 @@ async def test_a_verb_under_way_is_finished_before_cribd_ends(cri: Cri, cribd: C
     pod = await cri.run_pod("stopping")
     script = "trap 'touch /told' TERM; touch /ready; while :; do sleep 0.02; done"
     box = await cri.run_container(pod, "sh", "-c", script)
-    await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=20)
+    await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=int(20 * PATIENCE))
     async with asyncio.TaskGroup() as group:
         stopping = group.create_task(cri.stop_container(box, grace=2))
         await until((cribd.data / "containers" / box / "upper" / "told").exists)  # under way

@@ -15,7 +15,16 @@ import pytest
 from crib.client.errors import ClientError, InvalidRequest, NotFound, WrongState
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.labs.criu import COUNTER, SETTINGS, checkpoint, count, counter, counts_on, with_criu
+from tests.system.labs.criu import (
+    BOUND,
+    COUNTER,
+    SETTINGS,
+    checkpoint,
+    count,
+    counter,
+    counts_on,
+    with_criu,
+)
 from tests.system.labs.daemon import Cri, Cribd, crib, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system, with_criu]
@@ -206,11 +215,11 @@ async def test_a_pod_is_saved_at_one_moment_and_restored_as_a_whole(
     request = pb.CheckpointPodRequest(
         pod_sandbox_id=pod.id, output_path=str(directory), container_ids=containers
     )
-    await cri.call(cri.runtime.CheckpointPod, request, timeout=60)
+    await cri.call(cri.runtime.CheckpointPod, request, timeout=BOUND)
     assert sorted(path.name for path in directory.iterdir()) == ["one.tar", "two.tar"]
     at = [await count(cri, container) for container in containers]
     with pytest.raises(InvalidRequest, match="not empty"):
-        await cri.call(cri.runtime.CheckpointPod, request, timeout=60)
+        await cri.call(cri.runtime.CheckpointPod, request, timeout=BOUND)
     await cri.remove_pod(pod)
     async with other.story() as there:
         wanted = pb.RestorePodRequest(
@@ -218,7 +227,7 @@ async def test_a_pod_is_saved_at_one_moment_and_restored_as_a_whole(
             config=there.pod_config("pair"),
             container_configs=[there.container_config(*COUNTER, name=name) for name in ("two", "one")],
         )
-        reply = await there.call(there.runtime.RestorePod, wanted, timeout=60)
+        reply = await there.call(there.runtime.RestorePod, wanted, timeout=BOUND)
         restored = {one.name: one.container_id for one in reply.restored_containers}
         assert list(restored) == ["two", "one"]
         for name, before in zip(("one", "two"), at, strict=True):
@@ -228,7 +237,7 @@ async def test_a_pod_is_saved_at_one_moment_and_restored_as_a_whole(
         await there.remove_pod(Pod(reply.pod_sandbox_id, wanted.config))
         wanted.container_configs[0].command[:] = ["sh", "-c", "another"]
         with pytest.raises(InvalidRequest, match="args"):
-            await there.call(there.runtime.RestorePod, wanted, timeout=60)
+            await there.call(there.runtime.RestorePod, wanted, timeout=BOUND)
         assert await there.sandboxes() == {}
 
 
@@ -239,7 +248,7 @@ async def test_calls_about_pods_must_have_a_deadline_and_no_options(cri: Cri, tm
         await cri.call(cri.runtime.CheckpointPod, request, timeout=0)
     request.options["compress"] = "yes"
     with pytest.raises(InvalidRequest, match="compress"):
-        await cri.call(cri.runtime.CheckpointPod, request, timeout=60)
+        await cri.call(cri.runtime.CheckpointPod, request, timeout=BOUND)
 
 
 async def test_a_node_that_does_not_restore_says_which_setting_it_takes(cri: Cri, tmp_path: Path) -> None:

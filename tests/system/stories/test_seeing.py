@@ -16,6 +16,7 @@ from crib.client.usage import UsageClient
 from crib.host.cgroups import detect_layout
 from crib.stubs.node.v1.node_pb2 import ContainerEnd
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests.patience import PATIENCE
 from tests.system.labs.daemon import Cri, Cribd, crib, first_pid, running_cribd
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -38,6 +39,10 @@ def own() -> Iterator[Cribd]:
         yield made
 
 
+SOON = int(60 * PATIENCE)
+"""Seconds for a script to see what it waits for."""
+
+
 async def the_end(cri: Cri, target: str, name: str = "") -> ContainerEnd:
     """Why the only container that is meant has ended."""
     (end,) = await node.ends(cri.connection, target, name)
@@ -55,7 +60,7 @@ async def test_usage_and_disk_are_told_of_every_pod(cribd: Cribd) -> None:
         pod = await cri.run_pod("seen")
         script = "head -c 3000000 /dev/zero >/file; echo said; while :; do :; done"
         box = await cri.run_container(pod, "sh", "-c", script)
-        await cri.sh(box, "until [ $(stat -c %s /file) -ge 3000000 ]; do sleep 0.01; done", timeout=60)
+        await cri.sh(box, "until [ $(stat -c %s /file) -ge 3000000 ]; do sleep 0.01; done", timeout=SOON)
         (found,) = (await UsageClient(cri.connection).read()).pods
         assert (found.namespace, found.name, found.containers[0].name) == ("stories", "seen", "box")
         assert found.usage.cpu is not None
@@ -80,7 +85,7 @@ async def test_an_end_for_want_of_memory_is_told_with_the_limit_and_the_process(
     async with cribd.story() as cri:
         pod = await cri.run_pod("greedy")
         box = await cri.run_container(pod, *GREEDY, resources=SMALL)
-        await cri.sh(box, "until ! pidof tail; do sleep 0.01; done", timeout=60)
+        await cri.sh(box, "until ! pidof tail; do sleep 0.01; done", timeout=SOON)
         await cri.stop_container(box, grace=0)
         end = await the_end(cri, "greedy")
         assert (end.cause, end.reason, end.oom.level) == ("oom", "OOMKilled", "container")
@@ -109,7 +114,7 @@ async def test_who_asked_for_an_end_is_told_after_a_removal_and_a_restart_too(ow
         pod = await cri.run_pod("asked")
         patient = await cri.run_container(pod, "sh", "-c", "trap 'exit 3' TERM; sleep 600 & wait")
         other = await cri.run_container(pod, "sleep", "600", name="other")
-        await cri.sh(patient, "until pidof sleep; do sleep 0.01; done", timeout=60)
+        await cri.sh(patient, "until pidof sleep; do sleep 0.01; done", timeout=SOON)
         await cri.stop_container(patient, grace=60)
         await cri.remove_pod(pod)
     own.kill()

@@ -17,13 +17,14 @@ from crib.client import streams
 from crib.client.streams import StreamOptions
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.wire.crilog import LineJoiner
+from tests.patience import PATIENCE
 from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
 from tests.system.labs.leftovers import processes_of
 from tests.system.labs.stream_lab import box_in, seen
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
-BOUND = 60.0
+BOUND = 60.0 * PATIENCE
 SHIM = """default_handler = "shim"
 [handlers.shim]
 kind = "shim"

@@ -43,6 +43,7 @@ SETTINGS = (
 )
 WITH_MONITORS = ["crun", "runc"]
 HANDLERS = [*WITH_MONITORS, pytest.param("shim", marks=pytest.mark.skipif(not HAS_SHIM, reason="no shim"))]
+DISKS = [path for path in Path("/sys/block").glob("*") if Path("/dev", path.name).is_block_device()]
 INIT_IMAGE = "docker.io/library/init:test"
 UNITS = {
     "default.target": "[Unit]\nRequires=hello.service\n",
@@ -86,21 +87,37 @@ def _file(path: Path) -> Entry:
     return Entry(str(path).lstrip("/"), data=path.read_bytes(), mode=0o755)
 
 
-class Scope:
-    """A container's scope, as the kernel and systemd have it."""
+class Unit:
+    """A scope or slice, as the kernel and systemd have it."""
 
-    def __init__(self, cri: Cri, pod: Pod, container: str) -> None:
-        names = CgroupNames(cri.cribd.cgroup, systemd=True)
-        self.path = Path("/sys/fs/cgroup" + names.below(names.own_pod(pod.id), container))
+    def __init__(self, cgroup: str) -> None:
+        self.path = Path("/sys/fs/cgroup" + cgroup)
 
     def __getitem__(self, key: str) -> str:
         return (self.path / key).read_text().strip()
+
+    def figure(self, file: str, key: str = "") -> int:
+        """A line of a file; without a key its only number."""
+        return int(dict(line.split() for line in self[file].splitlines())[key] if key else self[file])
+
+    def stalled(self, file: str) -> int:
+        """Nanoseconds in which a task waited; the file has microseconds (kernel, accounting/psi)."""
+        return 1000 * int(self[file].splitlines()[0].rpartition("total=")[2])
 
     def files(self, *keys: str) -> dict[str, str]:
         return {key: self[key] for key in keys}
 
     def set_property(self, assignment: str) -> None:
         subprocess.run(["systemctl", "set-property", "--runtime", self.path.name, assignment], check=True)
+
+
+class Scope(Unit):
+    """A container's, below its pod's slice."""
+
+    def __init__(self, cri: Cri, pod: Pod, container: str) -> None:
+        names = CgroupNames(cri.cribd.cgroup, systemd=True)
+        self.slice = Unit(names.own_pod(pod.id))
+        super().__init__(names.below(names.own_pod(pod.id), container))
 
 
 def reload() -> None:
@@ -181,6 +198,66 @@ async def test_limits_outlive_a_reload_of_systemd(cri: Cri, handler: str) -> Non
     assert scope.files(*FIRST) == then
     scope.set_property("CPUWeight=70")
     assert scope.files(*FIRST) == {**then, "cpu.weight": "70"}
+
+
+@pytest.mark.skipif(not DISKS, reason="no block device is here")
+@pytest.mark.parametrize("handler", HANDLERS)
+async def test_io_limits_outlive_a_reload_of_systemd(cri: Cri, handler: str) -> None:
+    device = (DISKS[0] / "dev").read_text().strip()
+    unified = {"io.weight": "default 200", "io.max": f"{device} rbps=20000000 wiops=max"}
+    pod = await run_pod(cri, handler)
+    box = await cri.run_container(pod, "sleep", "600", resources=limits(unified=unified))
+    scope = Scope(cri, pod, box)
+    first = {"io.weight": "default 200", "io.max": f"{device} rbps=20000000 wbps=max riops=max wiops=max"}
+    assert scope.files(*first) == first
+    reload()
+    assert scope.files(*first) == first
+    await update(cri, box, unified={"io.weight": "300"})
+    reload()
+    assert scope.files(*first) == {**first, "io.weight": "default 300"}
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+async def test_figures_are_those_of_the_scope_and_of_the_pods_slice(cri: Cri, handler: str) -> None:
+    pod = await run_pod(cri, handler)
+    script = "head -c 20000000 /dev/zero > /dev/shm/held; exec sleep 600"
+    box = await cri.run_container(pod, "sh", "-c", script, resources=limits(memory_limit_in_bytes=64 * MIB))
+    scope = Scope(cri, pod, box)
+    await until(lambda: scope.figure("memory.current") >= 20_000_000 and scope.figure("pids.current") == 1)
+    waited = {"cpu": "cpu.pressure", "memory": "memory.pressure", "io": "io.pressure"}
+
+    def counters() -> list[int]:
+        """They only grow."""
+        spent = [1000 * part.figure("cpu.stat", "usage_usec") for part in (scope, scope.slice)]
+        return spent + [scope.stalled(name) for name in waited.values()]
+
+    before = counters()
+    one = (await cri.call(cri.runtime.ContainerStats, pb.ContainerStatsRequest(container_id=box))).stats
+    all_ = (
+        await cri.call(cri.runtime.PodSandboxStats, pb.PodSandboxStatsRequest(pod_sandbox_id=pod.id))
+    ).stats.linux
+    after = counters()
+    told = [part.cpu.usage_core_nano_seconds.value for part in (one, all_)]
+    told += [getattr(one, name).psi.Some.Total for name in waited]
+    assert all(low <= value <= high for low, value, high in zip(before, told, after, strict=True)), (
+        before,
+        told,
+        after,
+    )
+    assert 20_000_000 <= one.memory.usage_bytes.value <= 64 * MIB
+    assert one.memory.working_set_bytes.value + one.memory.available_bytes.value == 64 * MIB
+    assert all_.memory.usage_bytes.value >= one.memory.usage_bytes.value
+    assert all_.process.process_count.value == scope.slice.figure("pids.current") == 1
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+async def test_a_container_sees_its_own_cgroup_as_the_root_and_no_other(cri: Cri, handler: str) -> None:
+    pod = await run_pod(cri, handler)
+    box = await cri.run_container(pod, "sleep", "600", resources=limits(memory_limit_in_bytes=64 * MIB))
+    assert await cri.sh(box, "cat /proc/1/cgroup") == "0::/"
+    assert await cri.sh(box, "cat /sys/fs/cgroup/memory.max") == str(64 * MIB)
+    below = await cri.sh(box, "find /sys/fs/cgroup -mindepth 1 -type d")
+    assert all(path.startswith("/sys/fs/cgroup/exec-") for path in below.split()), "but this command's own"
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
@@ -345,3 +422,7 @@ async def test_a_pod_may_be_let_make_cgroups_of_its_own(cri: Cri) -> None:
     allowed = {"io.crib.writable-cgroups": "true"}
     writer = await cri.run_container(pod, "sleep", "600", name="writer", annotations=allowed)
     assert (await cri.sh(writer, script)).endswith("/own")
+    stays = "sleep 601 >/dev/null 2>&1 & echo $! > /sys/fs/cgroup/own/cgroup.procs"
+    await cri.sh(writer, stays)
+    reload()  # the scope is delegated: systemd leaves alone what is below
+    assert await cri.sh(writer, "grep -c . /sys/fs/cgroup/own/cgroup.procs") == "1"

@@ -85,6 +85,15 @@ async def test_a_command_in_a_container_has_streams_and_an_end_of_its_own(
     assert (await calls.state("one")).status == Status.RUNNING
 
 
+async def test_a_commands_terminal_hangs_up_when_its_input_ends(lab: HostAgent, calls: AgentCalls) -> None:
+    await lab.running("one", "exec sleep 1000")
+    await calls.execute("one", "tty", ["sleep", "1000"], terminal=True, stdin=WANTED)
+    request = task_pb2.CloseIORequest(id="one", exec_id="tty", stdin=True)
+    await calls.task("CloseIO", request, empty_pb2.Empty)
+    assert (await calls.wait("one", "tty")).exit_status == 129
+    await calls.task("CloseIO", request, empty_pb2.Empty)  # too late, and no error
+
+
 async def test_a_terminal_has_a_size_and_both_directions(lab: HostAgent, calls: AgentCalls) -> None:
     await lab.running("tty", "echo ready; read line; stty size; echo got $line", terminal=True, stdin=WANTED)
     await calls.read_until(b"ready\r\n", id="tty")
@@ -313,36 +322,38 @@ async def test_info_tells_who_the_guest_is(calls: AgentCalls) -> None:
     assert info.crun_version[0].isdigit()
     assert info.generation == calls.greeting.generation == 1
     assert 0 < info.ready_at < info.uptime
-    assert "erofs" in info.root_features
     memory = await calls.guest("Memory", guest_pb2.MemoryRequest(), guest_pb2.MemoryResponse)
     assert 0 < memory.agent < memory.total
     cpus = await calls.guest("Cpus", guest_pb2.CpusRequest(), guest_pb2.CpusResponse)
     assert 0 < cpus.online <= cpus.present
 
 
-async def test_a_container_is_made_of_layers_where_its_configuration_says_so(
-    lab: HostAgent, calls: AgentCalls
-) -> None:
-    bundle = Path(lab.bundle("layered", "cat /top; echo more >/new; cat /new"))
-    (bundle / "rootfs").unlink()
-    for name in ("rootfs", "top", "upper", "work"):
-        (bundle / name).mkdir()
-    (bundle / "top" / "top").write_text("of the top layer\n")
-    (bundle / "base").symlink_to(lab.directory / "root")
+@pytest.mark.parametrize(
+    "root",
+    [
+        '{"layers": [], "disk": 0}',
+        '{"layers": [0]}',
+        '{"layers": ["../root"], "disk": 1}',
+        '{"layers": [-1], "disk": 1}',
+        f'{{"layers": {[1] * 501}, "disk": 2}}',
+        "no JSON",
+    ],
+)
+async def test_a_root_of_no_disks_is_refused(lab: HostAgent, calls: AgentCalls, root: str) -> None:
+    bundle = Path(lab.bundle("layered", "true"))
     spec = json.loads((bundle / "config.json").read_text())
-    root = {"layers": ["top", "base"], "upper": "upper", "work": "work"}
-    spec["annotations"]["crib.vm/root"] = json.dumps(root)
-    (bundle / "config.json").write_text(json.dumps(spec))
-    await calls.create("layered", str(bundle))
-    await calls.start("layered")
-    assert await calls.read_all(id="layered") == b"of the top layer\nmore\n"
-    await calls.wait("layered")
-    await calls.delete("layered")
-    assert (bundle / "upper" / "new").read_text() == "more\n"
-    root["layers"] = ["../root"]
-    spec["annotations"]["crib.vm/root"] = json.dumps(root)
+    spec["annotations"]["crib.vm/root"] = root
     (bundle / "config.json").write_text(json.dumps(spec))
     await refused(calls.create("layered", str(bundle)), Code.INVALID_ARGUMENT, "crib.vm/root")
+
+
+async def test_a_root_of_the_hosts_has_no_disk(lab: HostAgent, calls: AgentCalls) -> None:
+    await lab.running("one", FOR_EVER)
+    for method, asked, answer in (
+        ("Written", guest_pb2.WrittenRequest(id="one"), guest_pb2.WrittenResponse),
+        ("Users", guest_pb2.UsersRequest(id="one"), guest_pb2.UsersResponse),
+    ):
+        await refused(calls.guest(method, asked, answer), Code.FAILED_PRECONDITION, "the root")
 
 
 async def test_limits_that_crun_refuses_are_told(lab: HostAgent, calls: AgentCalls) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import signal
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +18,6 @@ from crib.stubs.shim import task_pb2
 from crib.stubs.shim.task_types_pb2 import Status
 from crib.stubs.vm import guest_pb2
 from crib.ttrpc.errors import CallFailed, PeerLost
-from crib.vm.build_tree import Tree, write_erofs
 from crib.wire.rpc_codes import Code
 from tests.system.labs.vm_agent import WANTED, refused
 from tests.system.labs.vm_bundles import config, make_root, write_config
@@ -133,36 +130,6 @@ async def test_containers_that_share_their_pids_see_each_other_and_end_one_by_on
     await guest.calls.read_all(id="left")  # the end of it: what it left behind was killed too
     await guest.calls.execute("right", "ps", ps)
     assert await guest.calls.read_all(id="right", exec_id="ps") == b"1\n"
-
-
-async def test_layers_are_stacked_in_the_guest_and_what_is_written_is_the_hosts(guest: BootedGuest) -> None:
-    place = guest.share / "c" / "layered"
-    for name in ("rootfs", "layers", "upper", "work"):
-        (place / name).mkdir(parents=True)
-    base, top = Tree(), Tree()
-    busybox = shutil.which("busybox")
-    assert busybox is not None
-    base.file("bin/busybox", Path(busybox), 0o755)
-    for name in ("sh", "cat"):
-        base.link(f"bin/{name}", "busybox")
-    for name in ("dev", "proc"):
-        base.directory(name)
-    base.file("hidden", b"of the base\n")
-    top.file("hidden", b"of the top\n")
-    for name, tree in (("0", top), ("1", base)):
-        with (place / "layers" / name).open("wb") as file:
-            write_erofs(tree, file, 0)
-    spec = config("cat /hidden; echo written >/new", "/crib/layered")
-    layers = {"layers": ["layers/0", "layers/1"], "upper": "upper", "work": "work"}
-    spec["annotations"] = {"crib.vm/root": json.dumps(layers)}
-    write_config(place, spec)
-    for _ in range(2):
-        await guest.calls.create("layered", f"{SHARE}/c/layered")
-        await guest.calls.start("layered")
-        assert await guest.calls.read_all(id="layered") == b"of the top\n"
-        assert (await guest.calls.wait("layered")).exit_status == 0
-        await guest.calls.delete("layered")
-        assert (place / "upper" / "new").read_text() == "written\n"
 
 
 async def test_bad_configurations_are_refused_by_the_name_of_their_field(guest: BootedGuest) -> None:

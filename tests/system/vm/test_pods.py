@@ -10,6 +10,8 @@ import asyncio
 import os
 import platform
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from crib.wire.portforward import Target
 from tests.images import busybox_image
 from tests.system.labs.daemon import IMAGE, Cri, Cribd, crib, log_contents, page, running_cribd, until
 from tests.system.labs.stream_lab import finish, seen
+from tests.system.labs.vm_guest import BUILD, BUILD_SECONDS, guest_kernel
 from tests.system.labs.vm_pods import VM_SECONDS, default_vm, processes_of_pod
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -37,7 +40,9 @@ SERVER = "httpd -p 127.0.0.1:8080 -h /; httpd -p 8081 -h /; echo ready; exec sle
 @pytest.fixture
 def cribd() -> Iterator[Cribd]:
     """Each story has its own: what is started anew is a new process, and it would count as left behind."""
-    with running_cribd(extra=default_vm(), built=[busybox_image(name=IMAGE)], warm=False) as daemon:
+    with running_cribd(
+        extra=default_vm(disk=32 * MIB), built=[busybox_image(name=IMAGE)], warm=False
+    ) as daemon:
         yield daemon
 
 
@@ -66,13 +71,17 @@ async def stage_names(cri: Cri, pod: Pod) -> list[str]:
 async def test_a_pod_is_a_machine_and_leaves_nothing(cri: Cri, cribd: Cribd) -> None:
     pod = await machine(cri)
     box = await cri.run_container(pod, "sh", "-c", "echo hello; echo oh >&2; exec sleep 1000")
-    kernel = await cri.sh(box, "uname -r")
+    kernel = await cri.sh(box, "dd if=/dev/zero of=/written bs=1M count=3 2>/dev/null; uname -r")
     assert kernel != platform.release()
     assert await cri.sh(box, "hostname; cat /etc/hostname") == "pod\npod"
     assert (await cri.execute(box, "sh", "-c", "exit 7")).code == 7
     usage = (await cri.call(cri.runtime.ContainerStats, pb.ContainerStatsRequest(container_id=box))).stats
     assert usage.cpu.usage_core_nano_seconds.value > 0
     assert 0 < usage.memory.usage_bytes.value < 256 * MIB
+    layer = usage.writable_layer
+    assert 3 * MIB < layer.used_bytes.value < 4 * MIB
+    assert 1 < layer.inodes_used.value < 20
+    assert (await cri.execute(box, "dd", "if=/dev/zero", "of=/more", "bs=1M", "count=40")).code == 1
     there = processes_of_pod(cribd, pod)
     assert {"shim", "qemu-system-x86_64", "virtiofsd"} <= there.keys()
     names = await stage_names(cri, pod)
@@ -259,7 +268,29 @@ async def test_what_no_machine_gives_is_refused_by_name(cri: Cri) -> None:
         await cri.create(pod, "true", mounts=[shared])
     with pytest.raises(ClientError, match="cpuset_cpus"):
         await cri.create(pod, "true", resources=pb.LinuxContainerResources(cpuset_cpus="0"))
+    box = await cri.run_container(pod, "sleep", "1000", name="lasting")
+    archive = pb.CheckpointContainerRequest(container_id=box, location="/tmp/never.tar")
+    with pytest.raises(ClientError, match="handler vm of kind vm makes no checkpoints"):
+        await cri.call(cri.runtime.CheckpointContainer, archive)
     assert (await cri.exited(await cri.run_container(pod, "true"), VM_SECONDS)).exit_code == 0
+
+
+def build_guest(directory: Path, *words: str) -> None:
+    command = [sys.executable, *BUILD, "--output", str(directory), "--kernel", str(guest_kernel()), *words]
+    subprocess.run(command, check=True, capture_output=True, timeout=BUILD_SECONDS)
+
+
+@pytest.mark.nightly
+async def test_modules_that_the_guest_was_built_with_are_loaded(tmp_path: Path) -> None:
+    await asyncio.to_thread(build_guest, tmp_path, "--module", "bridge")
+    table = default_vm(guest=f'"{tmp_path}"')
+    with running_cribd(extra=table, built=[busybox_image(name=IMAGE)], warm=False) as daemon:
+        async with daemon.connect(VM_SECONDS) as cri:
+            box = await cri.run_container(await machine(cri), "sleep", "1000")
+            loaded = {line.split()[0] for line in (await cri.sh(box, "cat /proc/modules")).splitlines()}
+            assert {"bridge", "stp"} <= loaded
+            for sandbox in await cri.sandboxes():
+                await cri.remove_pod(sandbox)
 
 
 @pytest.mark.nightly

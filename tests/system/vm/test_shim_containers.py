@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,14 @@ import pytest_asyncio
 from crib.backends.shim.events import EventsServer
 from crib.backends.shim.fifo_ends import has_reader, open_input, open_output
 from crib.backends.shim.nouns import ProcessStatus
+from crib.backends.shim.task_client import ShimCalls
+from crib.host.ext4_files import used_inodes
 from crib.host.mounts import Tmpfs, is_mountpoint, perform, set_propagation, unmount_tree
 from crib.model.errors import CribError, NotBuilt, NotFound, WrongState
 from crib.model.ids import ContainerId
+from crib.stubs.vm import guest_pb2
+from crib.vm.shim.disk_note import BlockVolume
+from tests.system.labs.vm_disks import block_device, make_disk, make_layers, open_files, write_note
 from tests.system.labs.vm_shims import BOUND, POD, FifoText, VmContainer, VmShim, vm_shim
 
 pytestmark = [pytest.mark.root, pytest.mark.system, pytest.mark.asyncio(loop_scope="module")]
@@ -236,3 +243,94 @@ async def test_what_is_mounted_in_a_volume_later_is_seen_where_that_was_asked_fo
     assert is_mountpoint(f"{volume}/before")
     assert is_mountpoint(f"{volume}/later")
     assert unmount_tree(volume) == 3
+
+
+def told(vm: VmShim) -> ShimCalls:
+    """What the guest says beside its tasks."""
+    return ShimCalls(vm.client, "crib.vm.v1.Guest", lambda: BOUND)
+
+
+async def on_disks(vm: VmShim, name: str, script: str, size: int = 24 << 20) -> VmContainer:
+    """A container whose root is made of two layers and a disk."""
+    container = vm.container(name, "/bin/sh", "-c", script)
+    disk = await make_disk(Path(container.bundle), size)
+    write_note(container.bundle, make_layers(Path(vm.top)), disk)
+    return container
+
+
+async def test_a_root_of_disks_has_its_layers_and_a_limit_and_nothing_of_it_is_left(vm: VmShim) -> None:
+    qemu = int((await vm.facts())["qemu"])
+    script = "cat /hidden; echo a:x:7:8::/:/bin/sh >>/etc/passwd; dd if=/dev/zero of=/big bs=1M count=5; cat"
+    container = await on_disks(vm, "layered", script)
+    out, _ = await container.create(stdio := container.stdio(stdin=True))
+    await vm.tasks.start("layered")
+    await out.until(b"of the top\n")
+    code, said, _ = await container.execute("full", "/bin/dd", "if=/dev/zero", "of=/more", "bs=1M")
+    assert (code, said) == (1, b""), "the disk is full"
+    await container.execute("rm", "/bin/sh", "-c", "rm /more; sync")
+    asked, guest = guest_pb2.WrittenRequest(id="layered"), told(vm)
+    there = await guest.call("Written", asked, guest_pb2.WrittenResponse)
+    assert 5 << 20 <= there.bytes < 6 << 20
+    assert there.inodes == 4, "the root, etc, etc/passwd and big"
+    assert 16 << 20 < there.size < 24 << 20
+    users = await guest.call("Users", guest_pb2.UsersRequest(id="layered"), guest_pb2.UsersResponse)
+    assert users.passwd == b"root:x:0:0::/:/bin/sh\na:x:7:8::/:/bin/sh\n"
+    other = await on_disks(vm, "beside", "cat /hidden /new")
+    assert (await other.run())[1] == b"of the top\n", "what one has written is its own"
+    files = open_files(qemu)
+    assert [files.count(path) for path in make_layers(Path(vm.top))] == [1, 1]
+    assert f"{container.bundle}/disk" in files
+    await container.execute("end", "/bin/sh", "-c", "rm /big")
+    os.close(open_input(stdio.stdin))
+    await vm.tasks.kill("layered", 9)
+    await vm.tasks.wait("layered")
+    await vm.tasks.delete("layered")
+    assert not [path for path in open_files(qemu) if path.startswith(vm.top)]
+    assert os.stat(f"{container.bundle}/disk").st_blocks * 512 < 2 << 20, "what is deleted is given back"
+    assert used_inodes(f"{container.bundle}/disk") >= 3
+
+
+async def test_a_block_volume_is_a_disk_of_the_guest(vm: VmShim) -> None:
+    with block_device(Path(vm.top, "disk.img"), 8 << 20) as device:
+        number = os.stat(device).st_rdev
+        node = {"type": "b", "major": os.major(number), "minor": os.minor(number), "fileMode": 0o660}
+        node |= {"uid": 0, "gid": 6}
+        paths = ("/dev/data", "/dev/same")
+        devices = [{"path": path, **node} for path in paths]
+        rule = {"allow": True, "type": "b", "major": node["major"], "minor": node["minor"], "access": "rwm"}
+        rules = {"devices": [{"allow": False, "access": "rwm"}, rule]}
+        script = "ls -ln /dev/data; echo written | dd of=/dev/data conv=fsync; dd if=/dev/same bs=8 count=1"
+        container = vm.container(
+            "block", "/bin/sh", "-c", script, linux={"devices": devices}, resources=rules
+        )
+        volumes = [BlockVolume(path, device) for path in paths]
+        write_note(container.bundle, (), "", *volumes)
+        code, said, words = await container.run()
+        assert (code, said[:4], said[-8:]) == (0, b"brw-", b"written\n"), (said, words)
+        assert said.split()[2:4] == [b"0", b"6"]
+        assert Path(device).read_bytes()[:8] == b"written\n"
+        write_note(container.bundle, (), "", *(replace(one, read_only=True) for one in volumes))
+        shutil.rmtree(f"{container.bundle}/io")
+        code, said, words = await container.run()
+        assert b"written\n" in said
+        assert b"dd: " in words, "it is read-only now"
+        container = vm.container("block", "/bin/true", linux={"devices": devices})
+        with pytest.raises(NotBuilt, match=r"linux\.devices\[0\]: /dev/data"):
+            await container.create(container.stdio())
+
+
+async def test_a_disk_that_cannot_be_had_leaves_nothing(vm: VmShim) -> None:
+    qemu = int((await vm.facts())["qemu"])
+    container = await on_disks(vm, "none", "true")
+    layers = make_layers(Path(vm.top))
+    for note, words in (
+        ((layers, f"{vm.top}/missing"), "missing"),
+        ((layers, "/dev/null"), "plain file"),
+        ((layers[::-1], layers[0]), "not taken as ext4"),
+        (((f"{container.bundle}/disk",), f"{container.bundle}/disk"), "not taken as erofs"),
+    ):
+        write_note(container.bundle, *note)
+        shutil.rmtree(f"{container.bundle}/io", ignore_errors=True)
+        with pytest.raises(CribError, match=words):
+            await container.create(container.stdio())
+        assert not [path for path in open_files(qemu) if path.startswith(vm.top)]

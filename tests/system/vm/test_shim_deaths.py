@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -13,17 +14,21 @@ from crib.backends.shim.bootstrap import read_deleted
 from crib.backends.shim.nouns import ProcessStatus, ShimLost
 from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.model.errors import CribError
+from tests.system.labs.vm_disks import make_disk, make_layers, open_files, write_note
 from tests.system.labs.vm_shims import BOUND, POD, VmShim, programs_of, vm_shim
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
 
 async def running(vm: VmShim) -> tuple[int, int, int]:
-    """A pod with a container that runs: pids of shim, qemu and virtiofsd."""
+    """A pod with a container that runs on disks: pids of shim, qemu and virtiofsd."""
     qemu = await vm.boot()
     container = vm.container("one", "/bin/sleep", "1000", annotations={"io.kubernetes.cri.sandbox-id": POD})
+    disk = await make_disk(Path(container.bundle), 24 << 20)
+    write_note(container.bundle, make_layers(Path(vm.top)), disk)
     await container.create(container.stdio())
     await vm.tasks.start("one")
+    assert disk in open_files(qemu)
     return vm.shim, qemu, int((await vm.facts())["virtiofsd"])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -16,7 +15,7 @@ from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.unit.api.fake_node import container, sandbox
 from tests.unit.metered import CONTAINER, samples
 
-POD = replace(CONTAINER, cgroup=CONTAINER.cgroup._replace(path="/pods"), writable_layer=None, room=None)
+POD = CONTAINER._replace(cgroup=CONTAINER.cgroup._replace(path="/pods"), writable_layer=None, room=None)
 METRICS = PodMetrics(sandbox(), POD, ((container(), CONTAINER), (container(2), CONTAINER)))
 IMAGE = "busybox"
 
@@ -108,7 +107,7 @@ def test_values_of_any_size_are_told() -> None:
     for seconds in (0, 1, 300, *edges, (1 << 64) - 1):
         at = seconds * 1_000_000_000
         pod = decoded(
-            MetricReplies((), is_kept=False).element(PodMetrics(named("a"), replace(POD, at=at), ()))
+            MetricReplies((), is_kept=False).element(PodMetrics(named("a"), POD._replace(at=at), ()))
         )
         assert pod.metrics[0].value.value == seconds
         assert pod.metrics[0].HasField("value")

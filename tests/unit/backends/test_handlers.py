@@ -11,8 +11,9 @@ import pytest
 
 from crib.backends import handlers
 from crib.backends.environment import HandlerOpening, SharedLayers
+from crib.backends.handler_notes import noted_handlers, write_handler_note
 from crib.backends.handlers import check_kinds, closed_handlers, open_handlers
-from crib.backends.shim.handler_notes import noted_handlers, write_handler_note
+from crib.model.docker_settings import DockerSettings
 from crib.model.errors import Broken
 from crib.model.ids import HandlerName
 from crib.model.paths import Paths
@@ -111,6 +112,22 @@ def test_a_closed_handler_of_shims_knows_how_its_pods_must_be_ended(paths: Paths
     check_kinds(settings)
     facts = closed_handlers(settings, paths, HOST, NO_LAYERS)[HandlerName("kata")].facts
     assert (facts.own_kernel, facts.sandbox_container, facts.statistics) == (True, True, "runtime")
+
+
+async def test_an_engines_handler_that_was_taken_out_is_opened_by_its_note(paths: Paths) -> None:
+    noted = HandlerSettings(
+        kind="docker", docker=DockerSettings(socket=f"{paths.state}/none.sock", log_files=9)
+    )
+    write_handler_note(paths, "gone", noted)
+    gone = (await open_handlers(node("one", one="hyper"), paths, HOST, NO_LAYERS))[HandlerName("gone")]
+    try:
+        assert (gone.facts.kind, gone.facts.retired) == ("docker", True)
+        assert noted_handlers(paths)["gone"] == noted
+        assert "no longer configured" in (await gone.readiness()).message
+        await gone.sweep(lambda: ())
+        assert "gone" in noted_handlers(paths), "nobody knows what an Engine that is away has"
+    finally:
+        await gone.close()
 
 
 async def test_a_handler_of_shims_that_was_taken_out_is_opened_by_its_note(paths: Paths) -> None:

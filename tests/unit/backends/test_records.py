@@ -28,7 +28,7 @@ from crib.backends.records.database import POD_SCHEMA, Database, LockNotes
 from crib.backends.records.migrations import SCHEMA_VERSION, SchemaTooNew
 from crib.backends.records.rows import MAX_DOCUMENT, SqliteRecords
 from crib.backends.records.salvage import check_databases
-from crib.backends.records.sqlite_files import LOG_BYTES, open_file, set_aside
+from crib.backends.records.sqlite_files import CACHE_KIB, LOG_BYTES, open_file, set_aside
 from crib.model.container import ContainerState
 from crib.model.errors import Broken, Exhausted, Unavailable
 from crib.model.ids import SandboxId
@@ -982,3 +982,10 @@ def test_a_copy_whose_reading_cannot_be_ended_is_made_anew_at_the_next_try(
         assert Faulty.left == 0
     finally:
         following.close()
+
+
+def test_a_connection_keeps_few_pages_in_memory(tmp_path: Path) -> None:
+    """SQLite's own 2 MiB, for each of four files, would be 8 MiB with a hundred pods."""
+    with contextlib.closing(open_file(str(tmp_path / "rows.db"))) as connection:
+        (pages,) = connection.execute("PRAGMA cache_size").fetchone()
+    assert pages == -CACHE_KIB  # negative: KiB

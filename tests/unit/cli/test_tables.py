@@ -60,6 +60,7 @@ def test_columns_are_left_out_by_their_rank_and_only_where_cutting_is_not_enough
         ("sha256:" + "0" * 64, 9, "sha2…0000"),
         ("docker.io/library/nginx:1.27", 26, "docker.io/…/nginx:1.27"),
         ("production/web-7d9c5", 12, "…/web-7d9c5"),
+        ("annotations.io.kubernetes.cri.sandbox-uid", 26, "annotations.…i.sandbox-uid"),
         ("production/web-7d9c5", 8, "web…d9c5"),
     ],
 )

@@ -93,6 +93,9 @@ class World(FakeWorld):
     tells_configs: bool = False
     """Whether verbose statuses have the configs that things were made from."""
     updates: list[cri.LinuxContainerResources] = field(default_factory=list)
+    pod_updates: dict[str, list[cri.LinuxContainerResources]] = field(default_factory=dict)
+    """By the pod's id."""
+    refuses_updates: bool = False
     used_bytes: list[int] = field(default_factory=list)
     """Of the disk, for each question; 0 after the last."""
     image_infos: dict[str, str] = field(default_factory=dict)
@@ -134,7 +137,17 @@ class FakeRuntime(FakeRuntimeService):
         reply = await super().PodSandboxStatus(request, context)
         if request.verbose:
             reply.info["info"] = self._info(reply.info["info"], self.world.configs.get(reply.status.id))
+            if updates := self.world.pod_updates.get(reply.status.id):
+                told = {**json.loads(reply.info["info"]), "resources": plain(updates[-1])}
+                reply.info["info"] = json.dumps(told)
         return reply
+
+    async def UpdatePodSandboxResources(
+        self, request: Any, context: Context
+    ) -> cri.UpdatePodSandboxResourcesResponse:
+        self.world.calls.append("UpdatePodSandboxResources")
+        self.world.pod_updates.setdefault(request.pod_sandbox_id, []).append(request.resources)
+        return cri.UpdatePodSandboxResourcesResponse()
 
     def _info(self, text: str, config: Any) -> str:
         """As crib's: what it was made from is in it, but for a runtime that does not tell."""
@@ -181,6 +194,9 @@ class FakeRuntime(FakeRuntimeService):
     async def UpdateContainerResources(
         self, request: Any, context: Context
     ) -> cri.UpdateContainerResourcesResponse:
+        self.world.calls.append("UpdateContainerResources")
+        if self.world.refuses_updates:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "more is in use")
         self.world.updates.append(request.linux)
         return await super().UpdateContainerResources(request, context)
 

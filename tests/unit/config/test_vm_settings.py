@@ -26,7 +26,7 @@ def test_its_table_says_what_the_machines_are() -> None:
     settings = parse(
         HEAD + 'kind = "vm"\n[handlers.vm.vm]\nguest = "/srv/guest"\nqemu = "qemu-system-x86_64"\n'
         'virtiofsd = "/usr/lib/qemu/virtiofsd"\nmachine = "q35"\nacceleration = "tcg"\n'
-        "memory = 1073741824\nown_memory = 134217728\ncpus = 2\nboot_timeout = 20\n"
+        "memory = 1073741824\nown_memory = 134217728\ncpus = 2\ndisk = 1073741824\nboot_timeout = 20\n"
     )
     assert settings.handlers["vm"].vm == VmSettings(
         "/srv/guest",
@@ -37,6 +37,7 @@ def test_its_table_says_what_the_machines_are() -> None:
         memory=1024 * MIB,
         own_memory=128 * MIB,
         cpus=2,
+        disk=1024 * MIB,
         boot_timeout=20,
     )
 
@@ -55,6 +56,7 @@ def test_its_table_says_what_the_machines_are() -> None:
         ('kind = "vm"\n[handlers.vm.vm]\nmachine = "pc"', "handlers.vm.vm.machine is 'pc', and must be"),
         ('kind = "vm"\n[handlers.vm.vm]\nacceleration = "xen"', "handlers.vm.vm.acceleration is 'xen', and"),
         ('kind = "vm"\n[handlers.vm.vm]\nmemory = 1024', "handlers.vm.vm.memory is 1024, and must be"),
+        ('kind = "vm"\n[handlers.vm.vm]\ndisk = 0', "handlers.vm.vm.disk is 0, and must be"),
         ('kind = "vm"\n[handlers.vm.vm]\ncpus = 0', "handlers.vm.vm.cpus is 0, and must be"),
         ('kind = "vm"\n[handlers.vm.vm]\nkernel = "/x"', "unknown key handlers.vm.vm.kernel"),
         ("[handlers.vm.vm]\ncpus = 2", 'handlers.vm.vm is set, but used only with handlers.vm.kind = "vm"'),

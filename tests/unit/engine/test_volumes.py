@@ -543,6 +543,34 @@ async def test_a_snapshot_that_does_not_fit_is_refused(world: World) -> None:
         await world.node.volumes.snapshot("other", "sunday")
 
 
+async def test_a_volume_begins_as_another_one_where_its_kind_has_clones(world: World) -> None:
+    volumes, kind = world.node.volumes, world.volumes.kind
+    source = (await volumes.create(order("data", capacity=10))).record
+    kind.there[source.id].files["row"] = b"now"
+    with pytest.raises(WrongState, match="clone_of: kind local has no clones"):
+        await volumes.create(order("copy", clone_of="data"))
+    kind.can = replace(kind.can, clones=True)
+    assert "clones" in (await volumes.inspect("data"))[2]
+    made = (await volumes.create(order("copy", clone_of="data"))).record
+    assert (made.spec.clone_of, kind.there[made.id].files) == (source.id, {"row": b"now"})
+    for change, problem in (
+        ({"block": True}, "clone_of: volume default/data is of kind local"),
+        ({"capacity": 9}, "capacity: is 9, and volume default/data needs 10"),
+        ({"snapshot": "sunday"}, "there is no snapshot 'sunday'"),
+    ):
+        with pytest.raises(CribError, match=problem):
+            await volumes.create(order("again", clone_of="data", **change))
+    kind.failpoints.set("clone=1*error(full)")
+    with pytest.raises(CribError, match="full"):
+        await volumes.create(order("again", clone_of="data"))
+    assert sorted(kind.there) == sorted([source.id, made.id])
+    await volumes.remove("data")
+    again = await volumes.create(
+        order("copy", clone_of="data")
+    )  # as it is there, though what it was made of is not
+    assert (again.is_new, again.record) == (False, made)
+
+
 async def test_a_snapshot_that_fails_leaves_nothing(world: World) -> None:
     await world.node.volumes.create(order())
     world.volumes.kind.failpoints.set("snapshot=1*error(full)")

@@ -31,6 +31,24 @@ def test_a_failed_atomic_write_leaves_nothing_behind(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["directory"]
 
 
+def test_a_small_file_is_read_up_to_the_limit_whatever_it_says_of_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(b"x" * 200_000)
+    assert len(files.read_small(str(path), 1 << 20)) == 200_000
+    assert len(files.read_small(str(path), 70_000)) == 70_000
+    assert int(files.read_small("/proc/self/stat", 4096).split()[0]) == os.getpid()
+    with pytest.raises(FileNotFoundError):
+        files.read_small(str(tmp_path / "none"))
+
+
+def test_a_private_file_is_ours_alone_and_replaces_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "process.json"
+    for data in (b"x" * 100, b"new"):
+        files.write_private(str(path), data)
+        assert path.read_bytes() == data
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_links_never_lead_out_of_the_root(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "etc").mkdir(parents=True)

@@ -12,6 +12,7 @@ import pytest
 from crib.host.cgroup_files import huge_page_sizes
 from crib.host.cgroup_stats import For, StatsReader
 from crib.host.cgroups import CgroupLayout
+from crib.host.kept_descriptors import FD_SETSIZE
 from crib.host.kept_files import MAX_TREE, SHARE, KeptFiles, OpenFiles
 
 FILES = (
@@ -52,6 +53,17 @@ def cgroup(place: Path, *pids: int) -> Path:
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def test_what_stays_open_leaves_low_numbers_to_others(files: OpenFiles, tmp_path: Path) -> None:
+    place = cgroup(tmp_path / "pod", 1)
+    (place / "cpu.stat").write_text("usage_usec 1\n")
+    files.contents((str(place / "cpu.stat"),))
+    files.processes(str(place))
+    kept = [*files._figures.values(), *(fd for own in files._tree for fd in (own[0], own[2]))]
+    assert len(kept) == 3
+    assert min(kept) >= FD_SETSIZE
+    assert os.get_inheritable(kept[0]) is False
 
 
 def test_a_second_reading_opens_nothing_and_tells_what_is_new(tmp_path: Path, opened: list[str]) -> None:

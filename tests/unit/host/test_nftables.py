@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from crib.host import nftables
+from crib.host.kept_descriptors import FD_SETSIZE
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a b", "a;b", "a}", "a" * 32, "crib-x", 'a"'])
@@ -18,6 +19,16 @@ def test_a_table_name_that_could_mean_something_else_is_refused(name: str) -> No
 
 def test_a_plain_table_name_is_taken() -> None:
     assert nftables.check_table_name("crib_1a2b") == "crib_1a2b"
+
+
+def test_without_a_low_descriptor_there_is_an_error_and_the_process_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nftables, "_load", lambda: None)
+    monkeypatch.setattr(nftables, "lowest_free", lambda: FD_SETSIZE)
+    with pytest.raises(nftables.NftablesError, match="descriptor 1024") as caught:
+        nftables.Nftables()
+    assert caught.value.errno == errno.EMFILE
 
 
 @pytest.mark.parametrize(

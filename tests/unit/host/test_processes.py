@@ -344,3 +344,40 @@ async def test_a_program_gets_the_oom_score_that_it_is_given_and_we_keep_ours() 
 async def test_a_program_without_input_reads_an_end_and_has_no_device_of_the_host() -> None:
     done = await run(("sh", "-c", "cat; readlink /proc/self/fd/0"))
     assert done.stdout.startswith(b"pipe:")
+
+
+_ADOPTER_SCRIPT = """
+import asyncio, os, signal
+from crib.host import orphans, processes
+
+async def main():
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever started us may have left it so
+    orphans.REAP_EVERY = 0.02
+    orphans.adopt_orphans()
+    result = await processes.run(["sh", "-c", "(exec sleep 0.1 &) ; exit 5"])
+    assert result.exit_code == 5, result
+    async with asyncio.timeout(100):
+        while has_children():
+            await asyncio.sleep(0.01)  # nobody is told
+    print("all collected")
+
+def has_children():
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+asyncio.run(main())
+"""
+
+
+def test_an_orphan_that_ends_later_is_collected_without_a_signal() -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _ADOPTER_SCRIPT],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        timeout=200,
+        check=False,
+    )
+    assert result.stdout == b"all collected\n", result.stderr.decode()

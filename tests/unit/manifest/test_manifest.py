@@ -217,6 +217,28 @@ def test_a_pod_whose_limits_are_its_requests_is_guaranteed() -> None:
     assert (resources.oom_score_adj, resources.cpu_shares, resources.cpu_quota) == (-997, 512, 50_000)
 
 
+def test_a_pod_has_the_resources_of_its_containers_and_its_overhead() -> None:
+    linux = plan(FULL).sandbox.linux
+    assert (linux.resources.cpu_quota, linux.resources.memory_limit_in_bytes) == (0, 0), "not all are limited"
+    assert linux.resources.cpu_shares == 256
+    assert not linux.HasField("overhead")
+    limited = "resources: {limits: {cpu: 500m, memory: 1Gi}}\n"
+    found = plan(pod("overhead: {cpu: 100m, memory: 8Mi}\n", limited))
+    linux = found.sandbox.linux
+    assert (linux.resources.cpu_quota, linux.resources.memory_limit_in_bytes) == (50_000, 1 << 30)
+    assert (linux.overhead.cpu_quota, linux.overhead.memory_limit_in_bytes) == (10_000, 8 << 20)
+    assert not found.own_resources
+    assert plan(pod()).sandbox.linux.resources == cri.LinuxContainerResources(cpu_shares=2)
+
+
+def test_a_pods_own_resources_hold_for_it_and_for_containers_without_limits() -> None:
+    found = plan(pod("resources: {limits: {cpu: 2, memory: 1Gi}}\n"))
+    assert found.own_resources
+    for linux in (found.sandbox.linux.resources, found.containers[0].config.linux.resources):
+        assert (linux.cpu_quota, linux.memory_limit_in_bytes) == (200_000, 1 << 30)
+    assert not plan(pod("resources: {}\n")).own_resources
+
+
 def test_the_hosts_network_maps_no_ports_and_has_no_hostname() -> None:
     found = plan(pod("hostNetwork: true\nhostPID: true\n", "ports: [{containerPort: 80}]\n"))
     assert not found.sandbox.port_mappings
@@ -309,6 +331,15 @@ BAD = [
         "spec.containers[0].resources.requests.cpu: is greater than the limit",
     ),
     (
+        pod("resources: {limits: {memory: 1Mi}}\n", "resources: {limits: {memory: 2Mi}}\n"),
+        "spec.containers[0].resources.limits.memory: is greater than the pod's",
+    ),
+    (
+        pod("resources: {requests: {cpu: 1}}\n", "resources: {requests: {cpu: 2}}\n"),
+        "spec.resources.requests.cpu: is less than what the containers ask for together",
+    ),
+    (pod("overhead: {cpu: x}\n"), "spec.overhead.cpu: 'x' is not a quantity; write for example 500m, 64Mi or 2"),
+    (
         pod(container="resources: {limits: {'example.com/gpu': 1}}\n"),
         "spec.containers[0].resources.limits.example.com/gpu: not supported: crib run knows cpu and memory",
     ),
@@ -324,7 +355,12 @@ BAD = [
         pod("hostPID: true\nshareProcessNamespace: true\n"),
         "spec.shareProcessNamespace: cannot be had together with hostPID",
     ),
-    (pod("hostUsers: false\n"), "spec.hostUsers: not supported: a kubelet gives out the ranges of ids"),
+    (pod("hostUsers: false\nhostPID: true\n"), "spec.hostPID: cannot be had together with hostUsers: false"),
+    (pod("hostUsers: false\nhostIPC: true\n"), "spec.hostIPC: cannot be had together with hostUsers: false"),
+    (
+        pod("hostUsers: false\nvolumes: [{name: v, persistentVolumeClaim: {claimName: c}}]\n", container="volumeDevices: [{name: v, devicePath: /dev/v}]\n"),
+        "spec.containers[0].volumeDevices: cannot be had together with hostUsers: false",
+    ),
     (pod(container="ports: [{containerPort: 0}]\n"), "spec.containers[0].ports[0].containerPort: 0 is not between 1 and 65535"),
     (
         pod(container="ports: [{containerPort: 80, hostPort: 80}, {containerPort: 81, hostPort: 80}]\n"),

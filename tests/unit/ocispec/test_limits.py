@@ -179,23 +179,36 @@ def test_version_2_says_shares_and_swap_as_the_files_that_they_are() -> None:
     assert resources(with_config(resources=ALL)).memory == oci.Memory(limit=64 * MIB, swap=96 * MIB)
 
 
+OWN = Resources(memory_limit_in_bytes=2 * MIB)
+
+
 def test_a_pod_may_use_its_resources_and_its_overhead() -> None:
     record = replace(
         sandbox(),
         resources=Resources(cpu_shares=100, cpu_quota=50_000, memory_limit_in_bytes=64 * MIB),
         overhead=Resources(cpu_shares=10, cpu_quota=5_000, cpu_period=50_000, memory_limit_in_bytes=16 * MIB),
     )
-    assert pod_limits(record) == Resources(cpu_shares=110, cpu_quota=60_000, memory_limit_in_bytes=80 * MIB)
+    assert pod_limits(record, OWN) == Resources(
+        cpu_shares=110, cpu_quota=60_000, memory_limit_in_bytes=80 * MIB
+    )
     # without a limit for the containers there is none for the pod
-    assert pod_limits(replace(record, resources=Resources(cpu_shares=2))) == Resources(cpu_shares=12)
-    assert pod_limits(sandbox()) == Resources()
+    assert pod_limits(replace(record, resources=Resources(cpu_shares=2)), OWN) == Resources(cpu_shares=12)
+    assert pod_limits(sandbox(), OWN) == Resources()
+
+
+def test_a_pod_whose_client_says_no_overhead_has_that_of_its_handler() -> None:
+    asked = Resources(cpu_shares=100, cpu_quota=50_000, memory_limit_in_bytes=64 * MIB)
+    record = replace(sandbox(), resources=asked)
+    assert pod_limits(record, OWN) == replace(asked, memory_limit_in_bytes=66 * MIB)
+    assert pod_limits(replace(record, overhead=Resources()), OWN) == asked
+    assert pod_limits(record, None) == Resources(cpu_shares=100), "nobody knows it: only the weight is kept"
 
 
 def test_a_pods_config_counts_until_it_is_updated() -> None:
     plain = sandbox()
     record = replace(plain, config=replace(plain.config, resources=Resources(cpu_shares=5)))
-    assert pod_limits(record) == Resources(cpu_shares=5)
-    assert pod_limits(replace(record, resources=Resources(cpu_shares=7))) == Resources(cpu_shares=7)
+    assert pod_limits(record, OWN) == Resources(cpu_shares=5)
+    assert pod_limits(replace(record, resources=Resources(cpu_shares=7)), OWN) == Resources(cpu_shares=7)
 
 
 def test_an_update_changes_what_it_names_and_nothing_else() -> None:

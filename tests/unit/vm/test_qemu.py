@@ -10,7 +10,7 @@ from crib.vm.qemu import Image, Machine, Peers, Tap, kernel_arguments, qemu_comm
 from crib.vm.virtiofsd import find_virtiofsd, is_qemus_own, virtiofsd_command
 
 MACHINE = Machine("qemu", "microvm", "tcg", 2, 256 << 20, Image("/k", "/i", "/r,1"), ("quiet", "a=b"))
-PEERS = Peers(agent=10, share=11, console=12)
+PEERS = Peers(agent=10, share=11, console=12, control=13)
 
 
 def after(command: tuple[str, ...], flag: str) -> list[str]:
@@ -39,7 +39,7 @@ def test_each_peer_and_tap_is_a_descriptor() -> None:
         "virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,host_mtu=1500,romfile=",
         "virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,host_mtu=1400,romfile=",
     ]
-    assert [word.rpartition("fd=")[2] for word in after(command, "-chardev")] == ["12", "10", "11"]
+    assert [word.rpartition("fd=")[2] for word in after(command, "-chardev")] == ["12", "13", "10", "11"]
     assert not [word for word in command if "path=" in word]
 
 

@@ -83,6 +83,11 @@ def of_sandbox(record: SandboxRecord) -> pb.PodSandboxConfig:
     )
 
 
+def pod_resources(record: SandboxRecord) -> pb.LinuxContainerResources:
+    """Of the pod's containers together, as they are in force."""
+    return _resources(record.resources or record.config.resources) or pb.LinuxContainerResources()
+
+
 def plain(message: Message) -> dict[str, Any]:
     """The message as Go's encoding/json writes the CRI's types: its readers expect that.
 

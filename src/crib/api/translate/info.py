@@ -2,6 +2,7 @@
 
 As with the peers everything is under the key `info`. What containerd shows there has its place and shape, as
 programs read it: `pid`, `sandboxID`, `config`, `runtimeSpec`, `netNamespaceClosed`. `privileged` is CRI-O's.
+A pod's `resources` are those in force, which no field of the CRI has.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def of_sandbox(record: SandboxRecord, spec: bytes, stages: Sequence[Stage]) -> d
             "netNamespaceClosed": own_network and not _has_network(runtime_spec),
             "runtimeHandler": record.handler,
             "config": configs.plain(configs.of_sandbox(record)),
+            "resources": configs.plain(configs.pod_resources(record)),
             "runtimeSpec": runtime_spec,
             "cniResult": _interfaces(record) if own_network else None,
             "record": dataclasses.asdict(record),

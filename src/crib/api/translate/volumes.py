@@ -168,6 +168,7 @@ def _spec(spec: pb.VolumeSpec, at: str) -> VolumeSpec:
         parameters=_entries(spec.parameters, f"{at}.parameters"),
         source=checks.no_nul(checks.short(spec.source, MAX_TEXT, f"{at}.source"), f"{at}.source"),
         snapshot=checks.prefix(spec.snapshot, f"{at}.snapshot"),
+        clone_of=checks.prefix(spec.clone_of, f"{at}.clone_of"),
         capacity=checks.number(spec.capacity, 0, MAX_BYTES, f"{at}.capacity"),
         access_modes=tuple(dict.fromkeys(modes)) or ONLY_READ_WRITE_ONCE,
         block=spec.block,
@@ -217,6 +218,7 @@ def encode_volume(row: VolumeRecord) -> pb.Volume:
         stage=row.stage,
         uses=map(_encode_use, row.uses),
         problem=row.problem,
+        image_id=row.image_id or "",
     )
 
 
@@ -228,6 +230,7 @@ def _encode_spec(spec: VolumeSpec) -> pb.VolumeSpec:
         parameters=spec.parameters,
         source=spec.source,
         snapshot=spec.snapshot,
+        clone_of=spec.clone_of,
         capacity=spec.capacity,
         access_modes=spec.access_modes,
         block=spec.block,
@@ -303,6 +306,7 @@ def encode_published(published: Iterable[Published]) -> pb.PublishVolumesRespons
                 created=one.created,
                 warnings=one.warnings,
                 has_group=one.has_group,
+                image_id=one.record.image_id or "",
             )
             for one in published
         ]

@@ -10,7 +10,7 @@ import json
 import os
 from dataclasses import dataclass
 
-from crib.host.files import atomic_write
+from crib.host.files import atomic_write, read_small, write_private
 from crib.host.threads import OURS, Job
 from crib.model.ids import ContainerId
 from crib.model.paths import Paths
@@ -104,8 +104,7 @@ class Bundles:
 
     def _read_note(self, container: ContainerId) -> BundleNote | None:
         try:
-            with open(self._note_path(container), "rb") as file:
-                document = json.loads(file.read(65536))
+            document = json.loads(read_small(self._note_path(container)))
             monitor = document["monitor"]
             return BundleNote(
                 handler=str(document["handler"]),
@@ -125,20 +124,17 @@ class Bundles:
     def write_spec(self, container: ContainerId, document: bytes) -> None:
         # Nobody reads the bundle before the runtime is started with it: no rename needed. Environments hold
         # secrets, and the bundles of pods with user namespaces can be entered by their root.
-        path = self._spec_path(container)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(document)
+        write_private(self._spec_path(container), document)
 
     def read_spec(self, container: ContainerId) -> bytes:
         """What `write_spec` wrote; empty when it is gone."""
-        with contextlib.suppress(FileNotFoundError), open(self._spec_path(container), "rb") as file:
-            return file.read(_LIMIT)
+        with contextlib.suppress(FileNotFoundError):
+            return read_small(self._spec_path(container), _LIMIT)
         return b""
 
     def read_process(self, container: ContainerId) -> oci.Process:
         """The `process` that the container was made with; OSError or ValueError when it cannot be read."""
-        with open(self._spec_path(container), "rb") as file:
-            return oci.decode_process(file.read(_LIMIT))
+        return oci.decode_process(read_small(self._spec_path(container), _LIMIT))
 
     def first_pid(self, container: ContainerId) -> int:
         """Pid of a container's first process if it runs, else 0.
@@ -146,11 +142,9 @@ class Bundles:
         The pid file may be stale, so its cgroup is asked.
         """
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
-            with open(self.pid_file(container), "rb") as file:
-                pid = int(file.read(32))
-            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-                if container in file.read(65536):
-                    return pid
+            pid = int(read_small(self.pid_file(container), 32))
+            if container.encode() in read_small(f"/proc/{pid}/cgroup"):
+                return pid
         return 0
 
     def _spec_path(self, container: ContainerId) -> str:

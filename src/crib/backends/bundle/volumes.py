@@ -8,11 +8,12 @@ holds there. Every path of an image is resolved by the kernel inside that image 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import posixpath
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from crib.backends.bundle.host_resources import real_sources
 from crib.backends.bundle.id_maps import PodIdMap, bind_id_mapped, id_mapped_layers, release_below
@@ -123,7 +124,7 @@ class Volumes:
             if idmap is not None and _is_shifted(mount):
                 both_ways = mount.propagation == MountPropagation.BIDIRECTIONAL
                 target = self._shifted(record.id, position)
-                with trying(f"id-mapped mount of {mount.host_path}"):
+                with trying(f"id-mapped mount of {mount.host_path}"), _shifting(mount.host_path, position):
                     bind_id_mapped(idmap, source, target, propagates=both_ways)
 
     def let_go(self, container: ContainerId) -> None:
@@ -152,6 +153,19 @@ class Volumes:
             make_declared_volumes(root, volumes, self._min_free)
         for volume in volumes:
             relabel_volume(volume.source, label, "image")
+
+
+@contextlib.contextmanager
+def _shifting(path: str, position: int) -> Iterator[None]:
+    """InvalidRequest in place of the kernel's EINVAL, which only says that an argument is invalid."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        where = f"{path} is on a file system, or has one below it, that cannot show other ids"
+        text = f"{where} (id-mapped mount), which a pod with a user namespace needs"
+        raise InvalidRequest(text, field=f"mounts[{position}].host_path") from error
 
 
 def _is_shifted(mount: Mount) -> bool:

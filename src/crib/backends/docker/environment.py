@@ -10,6 +10,7 @@ from crib.backends.docker.api import EngineApi
 from crib.backends.docker.link import EngineLink
 from crib.backends.environment import HandlerEnvironment, HandlerOpening
 from crib.backends.failures import trying
+from crib.backends.handler_notes import write_handler_note
 from crib.backends.pods.opening import open_node
 from crib.backends.runtime_probe import OCI_VERSION, find_program
 from crib.host.cgroups import Cgroups, detect_layout
@@ -65,14 +66,20 @@ class DockerEnvironment(HandlerEnvironment):
 
 def closed_environment(opening: HandlerOpening, problem: str) -> DockerEnvironment:
     """Of a handler that could not be opened: enough to stop and remove what it made before."""
-    return _environment(opening, replace(_facts(opening), version="", problem=problem), problem)
+    facts = replace(_facts(opening), version="", problem=problem, retired=opening.retired)
+    return _environment(opening, facts, problem)
 
 
 async def open_environment(opening: HandlerOpening) -> DockerEnvironment:
     """Look for the Engine, which may come later; make the directories. Broken when a program is missing."""
+    if opening.retired:
+        return closed_environment(
+            opening, "it is no longer configured, and looks only after what it has made"
+        )
     with trying(f"handler {opening.name}"):
         catatonit = find_program(opening.settings.catatonit)
         node = await open_node(opening)
+        write_handler_note(opening.paths, opening.name, opening.options)
     made = _environment(opening, _facts(opening))
     made.catatonit = catatonit
     made.default_seccomp = node.default_seccomp

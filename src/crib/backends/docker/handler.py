@@ -25,6 +25,7 @@ from crib.backends.docker.strays import (
 from crib.backends.docker.streams import DockerLogs, DockerStreams
 from crib.backends.docker.tools import DockerTools
 from crib.backends.environment import HandlerOpening, SharedLayers
+from crib.backends.handler_notes import forget_handler
 from crib.backends.pod_handlers import PodHandler
 from crib.backends.pods.endings import Endings
 from crib.backends.pods.oom import OomKills
@@ -35,6 +36,7 @@ from crib.backends.pods.usage import UsageReader
 from crib.backends.programs import Programs
 from crib.host.cgroup_stats import StatsReader
 from crib.host.memory_limits import MemoryLimits
+from crib.host.threads import OURS
 from crib.model.errors import CribError
 from crib.model.facts import Readiness
 
@@ -79,7 +81,9 @@ class DockerHandler(PodHandler[DockerEnvironment, DockerStrays]):
         except CribError:  # what an Engine that is away has, is swept when it is back
             self._listed = {}
         words = await super().sweep(known, dry=dry)
-        if not dry:
+        if self.facts.retired and not dry:
+            await self._end_retired()
+        elif not dry:
             await self._release_images()
         return words
 
@@ -92,6 +96,16 @@ class DockerHandler(PodHandler[DockerEnvironment, DockerStrays]):
             await self.tools.images.release_unused()
         except CribError:
             return
+
+    async def _end_retired(self) -> None:
+        """Once nothing of a handler that was taken out is left in the Engine, it is forgotten."""
+        try:
+            if await self.tools.containers.all():
+                return
+            await self.tools.images.remove_all()
+        except CribError:  # the Engine is away: what it has is looked for again
+            return
+        await OURS.run("forgetting a handler", forget_handler, self._paths, self.facts.name)
 
     def _find_strays(self, known: Callable[[], Collection[str]]) -> DockerStrays:
         pods = {name for name, is_pod in self._listed.items() if is_pod}

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 
 from crib.backends.docker.api import EngineCall, EngineLost
 from crib.backends.docker.environment import DockerEnvironment
@@ -17,8 +18,7 @@ from crib.backends.docker.known import KnownContainers
 from crib.backends.docker.log_positions import LogBatch, LogPosition, LogStart, Resumption
 from crib.backends.docker.nouns import engine_name
 from crib.backends.streams.log_files import LogFile
-from crib.backends.streams.logs import LOG_TIME
-from crib.host.threads import Overdue
+from crib.backends.streams.logs import LOG_TIME, at_rest
 from crib.model.container import ContainerRecord
 from crib.model.errors import CribError, NotFound
 from crib.model.ids import ContainerId
@@ -62,19 +62,9 @@ class LogCopy:
         """Nothing more comes."""
         return self._task is not None and self._task.done()
 
-    @contextlib.asynccontextmanager
-    async def at_rest(self, what: str) -> AsyncIterator[None]:
+    def at_rest(self, what: str) -> AbstractAsyncContextManager[None]:
         """While this lasts nothing is written. Overdue when the log does not take what was read."""
-        try:
-            async with asyncio.timeout(LOG_TIME):
-                await self._gate.acquire()
-        except TimeoutError:
-            path = self.record.log_path
-            raise Overdue(f"{what} the log {path}: takes more than {LOG_TIME:g} s to take a write") from None
-        try:
-            yield
-        finally:
-            self._gate.release()
+        return at_rest(self._gate, what, self.record.log_path)
 
     async def drain(self) -> None:
         """The container has ended: returns when all is in the log, or after a bound."""

@@ -1,9 +1,8 @@
-"""What both kinds of network see and do inside a pod's namespace: loopback, counters, interfaces, routes."""
+"""What both kinds of network see and do inside a pod's namespace: loopback, interfaces, routes."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 from crib.backends.failures import trying
@@ -12,11 +11,8 @@ from crib.host.addresses import list_addresses
 from crib.host.namespaces import enter
 from crib.host.netlink import Netlink
 from crib.host.routes import Route, list_routes
-from crib.host.taps import TAP_NAME
 from crib.host.threads import OURS, Job
-from crib.model.ids import SandboxId
 from crib.model.network import InterfaceView, RouteView
-from crib.model.stats import InterfaceUsage, NetworkUsage
 from crib.ports.networks import PodNetwork
 
 T = TypeVar("T")
@@ -30,43 +26,6 @@ async def bring_loopback_up(pod: PodNetwork) -> None:
     """Bring `lo` up in the pod's namespace. Broken if that cannot be done."""
     with trying(f"bring loopback of pod {pod.id} up"):
         await inside(pod, lambda _, pods: links.set_loopback_up(pods))
-
-
-async def interface_usage(pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsage]:
-    """Counters of all interfaces but loopback, eth0 first, of each pod that has a namespace."""
-    job = Job(f"counters of {len(pods)} network namespaces", limit=NETLINK_SECONDS, spends_thread=True)
-    return await OURS.run(job, _count_in_each, pods)
-
-
-def _count_in_each(pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsage]:
-    """By one thread, which goes from namespace to namespace and ends."""
-    found: dict[SandboxId, NetworkUsage] = {}
-    for pod in pods:
-        try:
-            enter(pod.netns, "net")
-            found[pod.id] = NetworkUsage(time.time_ns(), _counted())
-        except OSError:
-            continue  # it is gone, or was just being made
-    return found
-
-
-def _counted() -> tuple[InterfaceUsage, ...]:
-    counters = sorted(links.interface_counters(), key=lambda one: one.name != POD_INTERFACE)
-    return tuple(
-        InterfaceUsage(
-            name=one.name,
-            rx_bytes=one.rx_bytes,
-            rx_errors=one.rx_errors,
-            tx_bytes=one.tx_bytes,
-            tx_errors=one.tx_errors,
-            rx_packets=one.rx_packets,
-            rx_dropped=one.rx_dropped,
-            tx_packets=one.tx_packets,
-            tx_dropped=one.tx_dropped,
-        )
-        for one in counters
-        if one.name != _LOOPBACK and not one.name.startswith(TAP_NAME)
-    )
 
 
 async def pod_interfaces(pod: PodNetwork) -> tuple[tuple[InterfaceView, ...], tuple[RouteView, ...]]:

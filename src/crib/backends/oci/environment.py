@@ -30,6 +30,7 @@ from crib.host.cgroups import Cgroups, detect_layout
 from crib.host.processes import run
 from crib.host.sealed import seal
 from crib.model.facts import HandlerFacts
+from crib.model.sandbox import Resources
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +73,13 @@ class OciEnvironment(HandlerEnvironment):
     def names(self) -> CgroupNames:
         """Where cgroups are."""
         return CgroupNames.of(self.settings)
+
+    @property
+    def own_overhead(self) -> Resources | None:
+        """With a kernel of the pod's own it is that of gVisor (docs/handlers.md)."""
+        if not self.facts.own_kernel:
+            return super(OciEnvironment, self).own_overhead
+        return Resources(cpu_period=100_000, cpu_quota=5_000, memory_limit_in_bytes=128 << 20)
 
 
 def closed_environment(opening: HandlerOpening, problem: str) -> OciEnvironment:

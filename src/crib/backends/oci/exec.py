@@ -28,6 +28,7 @@ from crib.backends.streams.exec_sessions import ExecSession
 from crib.backends.streams.exec_starts import ExecStarts
 from crib.host.adoption import Adopted, expecting
 from crib.host.executions import Executions
+from crib.host.files import write_private
 from crib.host.pidfds import is_running, open_pidfd, signal_process, start_time, wait_pidfd
 from crib.host.processes import Child, SpawnOptions, spawn
 from crib.model.container import ContainerRecord
@@ -208,8 +209,7 @@ class Commands:
 
     def _write_process(self, plan: _Plan) -> None:
         process = self._exec_starts.process(plan.what, plan.record, plan.process, plan.users)
-        with open(plan.files.process, "wb") as file:
-            file.write(oci.encode(process))
+        write_private(plan.files.process, oci.encode(process))
 
     async def _follow(self, plan: _Plan, started: _Started) -> int:
         """Its exit code, when it has ended and what it needed is put away."""
@@ -217,9 +217,7 @@ class Commands:
             code = await started.command.wait()
             started.streams.end()
             if plan.cgroup and plan.cgroup not in self._dying:
-                with contextlib.suppress(OSError):  # what it left stays where it is; its outcome is known
-                    self._bring_home(plan)
-                await self._remove_cgroups(plan.cgroup)
+                await self._put_away(plan)
             if code != 0 and (words := _read_words(started.words)):
                 raise await self._failure(plan, words)
             return code if code >= 0 else 128 - code
@@ -243,6 +241,15 @@ class Commands:
         finally:
             self._dying.discard(plan.cgroup)
             await self._remove_cgroups(plan.cgroup)
+
+    async def _put_away(self, plan: _Plan) -> None:
+        """Its cgroup, and first what it left there. Usually that is nothing."""
+        with contextlib.suppress(OSError):  # what it left stays where it is; its outcome is known
+            if not self._env.cgroups.remove_at_once(plan.cgroup):
+                self._bring_home(plan)
+            elif not self._busy:
+                return
+        await self._remove_cgroups(plan.cgroup)
 
     async def _remove_cgroups(self, cgroup: str) -> None:
         """The command's, and those of earlier ones: a process that ends keeps its own busy for a moment."""

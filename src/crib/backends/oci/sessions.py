@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from crib.host.null_device import open_own_null
 from crib.host.streams import Sink, Source, make_pipe
@@ -63,10 +63,11 @@ class Pipes:
                 stdin.release()
             own, child = make_pipe()
             self._child.append(child)
-            self._streams = replace(self._streams, stdout=Source(own))
+            stdout = Source(own)
+            self._streams = CommandEnds(stdin, stdout)
             own, child = make_pipe()
             self._child.append(child)
-            self._streams = replace(self._streams, stderr=Source(own))
+            self._streams = CommandEnds(stdin, stdout, Source(own))
         except BaseException:
             self.close()
             raise

@@ -125,9 +125,10 @@ class LayerSizes:
     def _size(self, container: ContainerId) -> _Size | None:
         """None where the disk does not tell."""
         began = time.monotonic()
-        # A link where somebody else has mounted the root.
-        upper = os.path.realpath(f"{self.paths.writable_layer(container)}/upper")
-        trees = (upper, self.paths.declared_volumes(container))
+        trees = [self.paths.declared_volumes(container)]
+        if not os.path.exists(self.paths.disk(container)):  # to be asked of whoever has it mounted
+            # A link where somebody else has mounted the root.
+            trees.append(os.path.realpath(f"{self.paths.writable_layer(container)}/upper"))
         try:
             found = [disk_usage(tree, MAX_INODES) for tree in trees]
         except OSError:

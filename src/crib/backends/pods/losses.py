@@ -16,6 +16,16 @@ from crib.model.sandbox import ProcessIdentity, SandboxRecord
 
 PAUSE = 0.5
 """Seconds from a change of the mount table to the look at it: most are our own, and come in crowds."""
+REST = 20
+"""The same in lengths of the last look, where that is more: with a thousand pods a look takes 60 ms of CPU,
+and each start of a pod changes the table.
+"""
+LONGEST_PAUSE = 5.0
+
+
+def pause_after(look: float) -> float:
+    """Seconds from the next change to the next look, after one that took so many."""
+    return min(max(PAUSE, REST * look), LONGEST_PAUSE)
 
 
 class PodLosses:
@@ -37,9 +47,10 @@ class PodLosses:
 
     async def stream(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:
         """See PodRuntime.losses."""
-        later = asyncio.get_running_loop().call_later
+        loop = asyncio.get_running_loop()
+        later, pause = loop.call_later, PAUSE
         with trying("watching mounts"):
-            mounts = MountChanges(lambda: later(PAUSE, self._news.put_nowait, None))
+            mounts = MountChanges(lambda: later(pause, self._news.put_nowait, None))
         try:
             for record in ready():
                 if record.infra is not None:
@@ -52,8 +63,10 @@ class PodLosses:
                     continue
                 with trying("watching mounts"):
                     mounts.listen()
-                with trying("reading the mount table"):  # 10,000 mounts take 30 ms
+                began = loop.time()
+                with trying("reading the mount table"):
                     torn = await OURS.run("reading the mount table", self._torn, tuple(ready()))
+                pause = pause_after(loop.time() - began)
                 for sandbox in torn:
                     yield sandbox
         finally:

@@ -137,7 +137,7 @@ class Updates:
         if record.config.cgroup_parent:
             return
         what = f"limits of sandbox {record.id}"
-        wanted = pod_limits(record)
+        wanted = pod_limits(record, self._env.own_overhead)
         limits = cgroup_limits(wanted, self._env.host)
         if limits.memory is not None and not wanted.memory_swap_limit_in_bytes:
             # Its containers have limits of their own for swap; nothing is said of one above them.

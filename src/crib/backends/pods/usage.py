@@ -37,6 +37,9 @@ from crib.model.stats import (
     Throttling,
 )
 
+MAX_COUNTED = 4096
+"""Cgroups of which is remembered what their processes have open."""
+
 
 class UsageReader:
     """Reads many cgroups in one job of a thread, so that the loop does not wait for the files."""
@@ -45,6 +48,8 @@ class UsageReader:
         self._paths = paths
         self._stats = stats
         self._layers = LayerSizes(paths)
+        self._counted: dict[str, tuple[int | None, tuple[int, ...], tuple[int, int] | None]] = {}
+        """By cgroup: its CPU time, its processes, their descriptors and sockets then."""
         self._closing: asyncio.TimerHandle | None = None
 
     async def containers(
@@ -81,7 +86,31 @@ class UsageReader:
         """The cgroup's counters now; all None when it is gone. Blocks for 20 to 150 µs."""
         at = time.time_ns()
         stats = self._stats.read(path, use, processes=processes)
-        return _usage("" if use is For.STATS else path, at, stats, open_files=open_files)
+        found = None if stats.processes is None else self._processes(path, at, stats, open_files=open_files)
+        return _usage("" if use is For.STATS else path, at, stats, found)
+
+    def _processes(self, path: str, at: int, stats: CgroupStats, *, open_files: bool) -> ProcessUsage:
+        pids = stats.processes or ()
+        if not open_files:
+            return ProcessUsage(at, len(pids), stats.threads, stats.most_threads)
+        descriptors, sockets = self._descriptors(path, pids, stats.cpu) or (None, None)
+        limit = soft_descriptor_limit(pids)
+        return ProcessUsage(at, len(pids), stats.threads, stats.most_threads, descriptors, sockets, limit)
+
+    def _descriptors(self, path: str, pids: tuple[int, ...], cpu: CpuStats | None) -> tuple[int, int] | None:
+        """What the processes have open. It is as before while none of them has run: nobody else opens any.
+
+        The CPU time was read first, so whoever opens something during the count has run before the next one.
+        """
+        ran = None if cpu is None else cpu.usage
+        before = self._counted.get(path)
+        if before is not None and ran is not None and before[:2] == (ran, pids):
+            return before[2]
+        found = count_descriptors(pids)
+        if len(self._counted) >= MAX_COUNTED:
+            self._counted.clear()
+        self._counted[path] = (ran, pids, found)
+        return found
 
     def _close_later(self) -> None:
         """Files that stay open for the next question are closed when nobody asks for a while."""
@@ -92,6 +121,8 @@ class UsageReader:
         self._closing = None
         if self._stats.close_old():
             self._close_later()
+        else:
+            self._counted.clear()
 
     def _containers(
         self, paths: Sequence[str], whole: bool
@@ -106,14 +137,14 @@ class UsageReader:
         return [self.cgroup(cgroup, use, processes=not whole) for cgroup in cgroups]
 
 
-def _usage(path: str, at: int, stats: CgroupStats, *, open_files: bool) -> CgroupUsage:
-    io = _pressure(stats.io_pressure)
+def _usage(path: str, at: int, stats: CgroupStats, processes: ProcessUsage | None) -> CgroupUsage:
+    cpu, memory, io = stats.cpu, stats.memory, _pressure(stats.io_pressure)
     return CgroupUsage(
-        None if stats.cpu is None else _cpu(at, stats.cpu),
-        None if stats.memory is None else _memory(at, stats.memory, _parts(stats)),
-        None if stats.memory is None else _swap(at, stats.memory),
+        None if cpu is None else _cpu(at, cpu),
+        None if memory is None else _memory(at, memory, _parts(stats)),
+        None if memory is None else _swap(at, memory),
         None if io is None and stats.devices is None else IoUsage(at, io, _devices(stats)),
-        None if stats.processes is None else _processes(at, stats, open_files=open_files),
+        processes,
         _huge_pages(stats),
         None if stats.parts is None else stats.parts.oom_kills,
         path,
@@ -163,20 +194,6 @@ def _swap(at: int, found: MemoryStats) -> SwapUsage | None:
     if used is None:
         return None
     return SwapUsage(at, used, None if limit is None else max(0, limit - used))
-
-
-def _processes(at: int, stats: CgroupStats, *, open_files: bool) -> ProcessUsage:
-    pids = stats.processes or ()
-    descriptors, sockets = (count_descriptors(pids) if open_files else None) or (None, None)
-    return ProcessUsage(
-        at=at,
-        processes=len(pids),
-        threads=stats.threads,
-        most_threads=stats.most_threads,
-        descriptors=descriptors,
-        sockets=sockets,
-        descriptors_limit=soft_descriptor_limit(pids) if open_files else None,
-    )
 
 
 def _room(path: str) -> FilesystemRoom | None:

@@ -15,6 +15,10 @@ from crib.backends.records.migrations import SCHEMA_VERSION, bring_up
 
 BUSY_TIMEOUT = 2.0
 """Seconds that a commit waits for somebody else's: a person's `sqlite3`, as we have one writer a file."""
+CACHE_KIB = 256
+"""Of a file, for each connection. SQLite's own 2 MiB would hold all rows of many pods once more: the file is
+in memory anyway, on a tmpfs or in the page cache.
+"""
 LOG_BYTES = 8 << 20
 """A write-ahead log that is longer goes back to nothing after the next commit."""
 SALVAGED = ".new"
@@ -48,6 +52,7 @@ def connect(path: str) -> sqlite3.Connection:
     connection.text_factory = lambda raw: raw.decode(errors="replace")  # of a damaged row
     try:
         connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
     except BaseException:
         connection.close()
         raise

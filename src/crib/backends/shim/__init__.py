@@ -6,8 +6,7 @@ are the `tools`:
 
 * `shims`: which pod or container has which shim, started, found again and ended. `bootstrap` has its command
   lines and answers, `options` what the administrator gives it, `shim_notes` how the next daemon finds it,
-  `handler_notes` how it finds a handler that was taken out of the configuration, `processes` the shim as a
-  process, `shim_log` what it says, `events` what it sends.
+  `processes` the shim as a process, `shim_log` what it says, `events` what it sends.
 * `container_shims`: whose shim a container has. `tasks` is a shim's task service in the words of `nouns`,
   `task_client` the same through ttrpc, and `sandbox_service` makes pods where a shim does that itself.
 * `containers` makes and unmakes them, `exits` waits for their ends. `infra` is what runs for a pod itself.

@@ -57,6 +57,7 @@ class ContainerMaking(ContainerDeletes):
         with trying(f"create of container {record.id}"):
             with stage("root", record.config.name):
                 made = await self._bundles.make(request, lambda: self._clear_away(record.id))
+            await self._prepare(request, stage)
             with stage("shim", record.config.name):
                 shim = await tools.services.for_create(record.id, request.sandbox)
             with stage("create", record.config.name):
@@ -70,6 +71,9 @@ class ContainerMaking(ContainerDeletes):
             user=ContainerUser(user.uid, user.gid, user.additional_gids),
             stop_signal=signal_number(made.spec.annotations.get(STOP_SIGNAL_KEY, "")),
         )
+
+    async def _prepare(self, request: CreateRequest, stage: StageTimer) -> None:
+        """What a kind of shim needs beside the bundle, before it is asked."""
 
     async def _create(self, request: CreateRequest, shim: Shim) -> ProcessIdentity | None:
         """Its first process; None where that is none of this host."""

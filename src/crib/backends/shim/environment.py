@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from crib.backends.environment import HandlerEnvironment, HandlerOpening
 from crib.backends.failures import trying
+from crib.backends.handler_notes import write_handler_note
 from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.opening import open_node
 from crib.backends.runtime_probe import (
@@ -20,11 +21,11 @@ from crib.backends.runtime_probe import (
     probe_handler,
 )
 from crib.backends.shim.bootstrap import ShimProgram
-from crib.backends.shim.handler_notes import write_handler_note
 from crib.backends.shim.options import runtime_options
 from crib.host.cgroups import Cgroups, detect_layout
 from crib.host.processes import run
 from crib.model.facts import NEW_FIELDS, HandlerFacts
+from crib.model.sandbox import Resources
 from crib.model.shim_settings import has_own_kernel, is_runc, program_name
 from crib.ocispec.infra import InfraInputs, infra_spec
 from crib.wire import oci_runtime as oci
@@ -48,6 +49,11 @@ class ShimEnvironment(HandlerEnvironment):
     def names(self) -> CgroupNames:
         """Where cgroups are."""
         return CgroupNames.of(self.settings)
+
+    @property
+    def own_overhead(self) -> Resources | None:
+        """Of a kernel of the pod's own by somebody else's shim, nothing is known."""
+        return None if self.facts.own_kernel else super(ShimEnvironment, self).own_overhead
 
     @property
     def programs(self) -> tuple[str, ...]:
@@ -85,7 +91,6 @@ async def open_environment(opening: HandlerOpening) -> ShimEnvironment:
         made.program = replace(made.program, path=program)
         if made.runtime_root:
             os.makedirs(made.runtime_root, mode=0o700, exist_ok=True)
-        os.makedirs(opening.paths.shims, mode=0o700, exist_ok=True)
         write_handler_note(opening.paths, opening.name, opening.options)
         made.facts = replace(made.facts, systemd=node.systemd)
         made.base_spec, made.default_seccomp = node.base_spec, node.default_seccomp

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from crib.backends.bundle.bundles import BundleNote, Bundles
+from crib.backends.bundle.bundles import BundleNote
 from crib.backends.bundle.labels import Labels
 from crib.backends.environment import HandlerEnvironment
 from crib.backends.failures import trying
 from crib.backends.pods.contained import ContainedCommand
-from crib.backends.pods.signals import Signals
 from crib.backends.runtime_words import exec_failure
 from crib.backends.shim.command_streams import FifoStreams
 from crib.backends.shim.container_io import TaskServices
@@ -109,11 +108,9 @@ class _Running:
 class ShimCommands:
     """Runs commands in containers."""
 
-    def __init__(
-        self, environment: HandlerEnvironment, bundles: Bundles, signals: Signals, services: TaskServices
-    ) -> None:
+    def __init__(self, environment: HandlerEnvironment, starts: ExecStarts, services: TaskServices) -> None:
         self._env = environment
-        self._exec_starts = ExecStarts(environment, bundles, signals)
+        self._exec_starts = starts
         self._services = services
         self._labels = Labels(environment.paths, environment.host)
         self._starts: WeakValueDictionary[SandboxId, asyncio.Semaphore] = WeakValueDictionary()
@@ -155,13 +152,10 @@ class ShimCommands:
                 plan.wanted, plan.stdio, lambda: service.close_io(container, plan.name), resize
             )
         try:
-            await service.exec(container, plan.name, oci.encode(process), plan.stdio)
-            async with self._starts.setdefault(plan.record.sandbox_id, asyncio.Semaphore(STARTS)):
-                pid = await service.start(container, plan.name)
+            pid = await started_or_ended(service, container, plan.name, self._begin(plan, service, process))
         except BaseException as error:
             streams.end()
             streams.close()
-            HANDS.part("end of a command", self._end(service, container, plan.name), container)
             if isinstance(error, CribError) and await self._has_ended(service, container):
                 raise WrongState(f"{plan.what}: the container does not run") from error
             if isinstance(error, CribError):
@@ -181,11 +175,10 @@ class ShimCommands:
             streams.stdin.end()
         return running
 
-    async def _end(self, service: TaskService, container: str, name: str) -> None:
-        """Of a start that failed, or that nobody waited for."""
-        with contextlib.suppress(CribError):
-            await service.kill(container, signal.SIGKILL, name)
-        await forget(service, container, name)
+    async def _begin(self, plan: _Plan, service: TaskService, process: oci.Process) -> int:
+        await service.exec(plan.record.id, plan.name, oci.encode(process), plan.stdio)
+        async with self._starts.setdefault(plan.record.sandbox_id, asyncio.Semaphore(STARTS)):
+            return await service.start(plan.record.id, plan.name)
 
     async def _has_ended(self, service: TaskService, container: str) -> bool:
         try:
@@ -201,6 +194,30 @@ def _give_score(pid: int, score: int | None) -> None:
     if score is not None:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
             file.write(str(score))
+
+
+async def started_or_ended(
+    service: TaskService, container: str, name: str, start: Coroutine[Any, Any, int]
+) -> int:
+    """Start a command; its pid. One that nobody waits for any more is ended once it has started.
+
+    A shim that is slow starts it all the same, and has nothing to kill before.
+    """
+    starting = HANDS.part("start of a command", start, container)
+    try:
+        return await asyncio.shield(starting)
+    except BaseException:
+        HANDS.part("end of a command", _end(starting, service, container, name), container)
+        raise
+
+
+async def _end(starting: asyncio.Task[int], service: TaskService, container: str, name: str) -> None:
+    await asyncio.wait([starting])
+    with contextlib.suppress(CribError, TimeoutError):
+        await service.kill(container, signal.SIGKILL, name)
+        async with asyncio.timeout(_KILL_TIME):
+            await service.wait(container, name)  # the shim forgets nothing that runs
+    await forget(service, container, name)
 
 
 async def forget(service: TaskService, container: str, name: str) -> None:

@@ -9,6 +9,7 @@ from crib.backends.bundle.bundles import Bundles
 from crib.backends.container_bundles import ContainerBundles
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.failures import trying
+from crib.backends.handler_notes import forget_handler
 from crib.backends.pod_handlers import PodHandler
 from crib.backends.pods.endings import Endings
 from crib.backends.pods.oom import OomKills
@@ -24,7 +25,6 @@ from crib.backends.shim.environment import ShimEnvironment, closed_environment, 
 from crib.backends.shim.events import EventsServer
 from crib.backends.shim.exits import ShimExits
 from crib.backends.shim.first_processes import FirstProcesses
-from crib.backends.shim.handler_notes import forget_handler
 from crib.backends.shim.infra import ShimInfra
 from crib.backends.shim.lives import ShimContainers
 from crib.backends.shim.pods import ShimPods
@@ -62,7 +62,7 @@ class ShimHandler(PodHandler[ShimEnvironment, ShimStrays]):
         self.tools = tools = _open_tools(environment, layers)
         self._exits = ShimExits(tools)
         self._infra = ShimInfra(tools, self._exits)
-        making, pods = ContainerMaking(tools, self._exits), Pods(environment, self._infra)
+        making, pods = self._open_making(), Pods(environment, self._infra)
         programs = Programs(*environment.programs)
         super().__init__(environment, pods, tools.making, making, programs)
         self.pods = self._open_pods(pods)
@@ -70,7 +70,13 @@ class ShimHandler(PodHandler[ShimEnvironment, ShimStrays]):
         self._earlier = EarlierCommands(environment, tools.bundles, tools.services)
         self.streams = self._open_streams()
         self.logs = ShimLogs(tools)
-        self.statistics = ShimStatistics(tools, pods)
+        self.statistics = self._open_statistics(pods)
+
+    def _open_making(self) -> ContainerMaking:
+        return ContainerMaking(self.tools, self._exits)
+
+    def _open_statistics(self, pods: Pods) -> ShimStatistics:
+        return ShimStatistics(self.tools, pods)
 
     def _open_pods(self, pods: Pods) -> ShimPods:
         return ShimPods(self.tools, pods, self._infra)

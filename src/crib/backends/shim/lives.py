@@ -16,7 +16,7 @@ from crib.backends.shim.tools import ShimTools
 from crib.host.executions import Executions
 from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord, Exit
-from crib.model.errors import Broken, CribError, NotFound, WrongState, below
+from crib.model.errors import Broken, CribError, NotFound, WrongState
 from crib.model.explanation import ExplainedSpec
 from crib.model.sandbox import ProcessIdentity, Resources
 from crib.ocispec.resources import cgroup_limits
@@ -112,9 +112,11 @@ class ShimContainers:
         if not self._env.facts.own_kernel:
             await self._updates.container(record, resources)
             return
-        with below("linux.resources"):
-            limits = cgroup_limits(resources, self._env.inner_host)
-        with trying(f"update of container {record.id}"):
+        what = f"update of container {record.id}"
+        limits = cgroup_limits(resources, self._env.inner_host)
+        with trying(what):
+            if await self._tools.bundles.note(record.id) is None:
+                raise WrongState(f"{what}: it has no bundle")
             tasks = await self._tools.services.of(record.id)
             await tasks.update(record.id, oci.encode(limits))
 

@@ -11,15 +11,15 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from crib.backends.shim.chunks import Chunks
 from crib.backends.streams.attach_sessions import AttachSession
 from crib.backends.streams.log_files import LogFile
-from crib.backends.streams.logs import LOG_TIME
+from crib.backends.streams.logs import LOG_TIME, at_rest
 from crib.host.streams import DescriptorWait
-from crib.host.threads import Overdue
 from crib.model.container import ContainerRecord
 from crib.tasks.keeper import HANDS
 from crib.tasks.lanes import stand_back
@@ -82,19 +82,9 @@ class Outputs:
         """Nothing more comes."""
         return all(task.done() for task in self._tasks)
 
-    @contextlib.asynccontextmanager
-    async def at_rest(self, what: str) -> AsyncIterator[None]:
+    def at_rest(self, what: str) -> AbstractAsyncContextManager[None]:
         """While this lasts nothing is read or written. Overdue when the log does not take what was read."""
-        try:
-            async with asyncio.timeout(LOG_TIME):
-                await self._gate.acquire()
-        except TimeoutError:
-            path = self.record.log_path
-            raise Overdue(f"{what} the log {path}: takes more than {LOG_TIME:g} s to take a write") from None
-        try:
-            yield
-        finally:
-            self._gate.release()
+        return at_rest(self._gate, what, self.record.log_path)
 
     async def drain(self) -> None:
         """The container has ended: returns when all is in the log, or after a bound."""

@@ -37,7 +37,10 @@ from crib.ttrpc.client import TtrpcClient
 _log = logging.getLogger(__name__)
 
 CONNECT_TIME = 5.0
-"""Seconds for a connection to a shim, and its first answer."""
+"""Seconds for a connection to a shim that was there before, and its first answer.
+
+A new one has `verb_timeout`: on a busy machine its program is there late.
+"""
 SHUTDOWN_TIME = 3.0
 """Seconds that a shim has to end when it is asked to."""
 DELETE_TIME = 30.0
@@ -100,7 +103,8 @@ class Shims:
                 if beside is not None and address.path == beside.note.address.path:
                     log.close()
                     return beside
-                return await self._connected(instance, ShimNote(address, None), log)
+                within = self._env.settings.verb_timeout
+                return await self._connected(instance, ShimNote(address, None), log, within)
             except BaseException:
                 log.close()
                 raise
@@ -196,7 +200,7 @@ class Shims:
                 raise ShimLost("its process has ended")
             log = await ShimLog.open(instance, bundle)
             try:
-                return await self._connected(instance, note, log)
+                return await self._connected(instance, note, log, CONNECT_TIME)
             except BaseException:
                 log.close()
                 raise
@@ -206,15 +210,15 @@ class Shims:
             await self._bury(instance, note, str(error))
             return None
 
-    async def _connected(self, instance: str, note: ShimNote, log: ShimLog) -> Shim:
+    async def _connected(self, instance: str, note: ShimNote, log: ShimLog, within: float) -> Shim:
         job = self._job(instance)
         await OURS.run(job, check_private, note.address.path)
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(CONNECT_TIME):
+        async with asyncio.timeout(within):
             _, carrier = await loop.create_unix_connection(SocketCarrier, note.address.path)
         client = TtrpcClient(carrier)
         try:
-            hello = ShimTasks(client, note.address.version, lambda: CONNECT_TIME)
+            hello = ShimTasks(client, note.address.version, lambda: within)
             said = await hello.connect(instance)
             process = note.process or (identity(said.shim) if said.shim else None)
             if process != note.process or note.process is None:

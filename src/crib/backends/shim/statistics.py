@@ -47,7 +47,8 @@ class ShimStatistics(CgroupStatistics):
         if not self._tools.environment.facts.own_kernel:
             return usages
         inside = await all_of("usage of containers", (self._told(record.id) for record, _ in asked))
-        return [usage._replace(cgroup=found) for usage, found in zip(usages, inside, strict=True)]
+        told = inside if whole else map(_ordinary, inside)
+        return [usage._replace(cgroup=found) for usage, found in zip(usages, told, strict=True)]
 
     async def _told(self, container: ContainerId) -> CgroupUsage:
         """Nothing of one that does not run, or whose shim does not answer."""
@@ -58,6 +59,12 @@ class ShimStatistics(CgroupStatistics):
         except (CribError, TimeoutError, DecodeError) as error:
             _log.debug("usage of container %s: %s", container, error)
             return CgroupUsage()
+
+
+def _ordinary(told: CgroupUsage) -> CgroupUsage:
+    """Without what only a whole reading has, as of a cgroup of this host."""
+    cpu = told.cpu._replace(user=None, system=None) if told.cpu is not None else None
+    return told._replace(cpu=cpu, processes=None)
 
 
 def read_metrics(said: Typed, at: int) -> CgroupUsage:

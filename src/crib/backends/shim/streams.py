@@ -11,11 +11,13 @@ from crib.backends.shim.exec import ShimCommands
 from crib.backends.shim.outputs import Outputs
 from crib.backends.shim.tools import ShimTools
 from crib.backends.streams.dial import dial, dial_own_kernel
+from crib.backends.streams.exec_starts import ExecStarts, users_of_root
 from crib.backends.streams.log_rotation import rotate
 from crib.backends.streams.logs import ContainerLogFiles
 from crib.ends import ByteStream, Session
 from crib.model.container import ContainerRecord
 from crib.model.errors import WrongState
+from crib.model.facts import RootfsFacts
 from crib.model.sandbox import SandboxRecord
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 
@@ -25,11 +27,16 @@ class ShimStreams:
 
     def __init__(self, tools: ShimTools) -> None:
         self._env = tools.environment
-        self._commands = ShimCommands(tools.environment, tools.bundles, tools.signals, tools.services)
+        starts = ExecStarts(tools.environment, tools.bundles, tools.signals, self._users)
+        self._commands = ShimCommands(tools.environment, starts, tools.services)
         self._clients = AttachedClients(tools.io, tools.services)
 
     async def exec(self, record: ContainerRecord, process: ExecProcess) -> Session:
         return await self._commands.open(record, process)
+
+    async def _users(self, record: ContainerRecord) -> RootfsFacts:
+        """For commands as somebody else than the container's first process."""
+        return await users_of_root(self._env.paths, record)
 
     async def attach(self, record: ContainerRecord, wanted: AttachRequest) -> Session:
         return await self._clients.attach(record, wanted, self._env.settings)

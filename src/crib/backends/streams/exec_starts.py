@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
 from crib.model.errors import Broken, WrongState
 from crib.model.facts import RootfsFacts
+from crib.model.paths import Paths
 from crib.model.streams import ExecProcess
 from crib.ocispec.process import NO_USERS, exec_process, oom_score_adj
 from crib.tasks.keeper import HANDS
@@ -30,8 +31,16 @@ _OPEN_TIME = 0.5
 class ExecStarts:
     """Of one handler."""
 
-    def __init__(self, environment: HandlerEnvironment, bundles: Bundles, signals: Signals) -> None:
+    def __init__(
+        self,
+        environment: HandlerEnvironment,
+        bundles: Bundles,
+        signals: Signals,
+        users: Callable[[ContainerRecord], Awaitable[RootfsFacts]] | None = None,
+    ) -> None:
+        """`users` reads those of a container's root, where this host cannot."""
         self._env = environment
+        self._users_of = users
         self._bundles = bundles
         self._signals = signals
 
@@ -76,8 +85,9 @@ class ExecStarts:
         """From the container's own layers; a volume over them could be on a disk that hangs."""
         if not wanted.user:
             return NO_USERS
-        root = self._env.paths.rootfs(record.id)
-        return await OURS.run(Job(f"reading the users of container {record.id}", record.id), read_facts, root)
+        if self._users_of is not None:
+            return await self._users_of(record)
+        return await users_of_root(self._env.paths, record)
 
     def _note(self, what: str, record: ContainerRecord) -> BundleNote:
         note = self._bundles.read_note(record.id)
@@ -87,3 +97,9 @@ class ExecStarts:
             # A process that joins a frozen group stops there, and the call with it.
             raise WrongState(f"{what}: the container is paused")
         return note
+
+
+async def users_of_root(paths: Paths, record: ContainerRecord) -> RootfsFacts:
+    """As this host sees the container's root. CribError, OSError."""
+    job = Job(f"reading the users of container {record.id}", record.id)
+    return await OURS.run(job, read_facts, paths.rootfs(record.id))

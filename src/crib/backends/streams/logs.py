@@ -6,13 +6,14 @@ the pod waits for its log.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import io
 import logging
 import os
 import stat
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -51,6 +52,20 @@ class _Piece:
 
     stream: str
     content: bytes
+
+
+@contextlib.asynccontextmanager
+async def at_rest(gate: asyncio.Lock, what: str, path: str) -> AsyncIterator[None]:
+    """While this lasts nothing is written to the log, as whoever does holds `gate`. Overdue if not."""
+    try:
+        async with asyncio.timeout(LOG_TIME):
+            await gate.acquire()
+    except TimeoutError:
+        raise Overdue(f"{what} the log {path}: takes more than {LOG_TIME:g} s to take a write") from None
+    try:
+        yield
+    finally:
+        gate.release()
 
 
 def latest_output(log: int, size: int, most: int, known: Mapping[str, int]) -> dict[str, bytes]:

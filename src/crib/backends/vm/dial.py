@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection
 from typing import TypeVar
 
@@ -13,15 +14,18 @@ from crib.backends.shim.streams import ShimStreams
 from crib.backends.shim.task_client import ShimCalls
 from crib.backends.shim.tools import ShimTools
 from crib.backends.streams.dial import CONNECT_TIME
+from crib.backends.vm import guest_calls
+from crib.backends.vm.guest_calls import SERVICE
 from crib.ends import ByteStream
+from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
-from crib.model.errors import CribError, InvalidRequest, NotFound, Unavailable
+from crib.model.errors import CribError, InvalidRequest, NotBuilt, NotFound, Unavailable
+from crib.model.facts import RootfsFacts
 from crib.model.sandbox import SandboxRecord
 from crib.model.streams import PodAddress
 from crib.stubs.vm import guest_pb2
 from crib.tasks.keeper import HANDS
 
-SERVICE = "crib.vm.v1.Guest"
 _PORTS = range(1, 65536)
 _WRITE = 65536
 """Bytes of one call."""
@@ -35,14 +39,22 @@ class VmStreams(ShimStreams):
         super().__init__(tools)
         self._tools = tools
 
+    async def _users(self, record: ContainerRecord) -> RootfsFacts:
+        """On a disk of the guest's are others than the host sees."""
+        disk = self._tools.environment.paths.disk(record.id)
+        if await OURS.run(Job(f"looking for {disk}", record.id), os.path.exists, disk):
+            with contextlib.suppress(NotBuilt):  # a shim of an earlier version, whose roots are the host's
+                return await guest_calls.users(self._tools, record.id)
+        return await super()._users(record)
+
     async def dial(
         self, record: SandboxRecord, containers: Collection[ContainerRecord], address: PodAddress
     ) -> ByteStream:
         what = f"connecting to {address} of sandbox {record.id}"
+        if address.kind != "unix" and address.port not in _PORTS:
+            raise InvalidRequest(f"{address.port} is not a port", field="port")
         if address.kind == "udp":
             raise InvalidRequest(f"{what}: UDP does not get into a pod that is a machine")
-        if address.kind == "tcp" and address.port not in _PORTS:
-            raise InvalidRequest(f"{address.port} is not a port", field="port")
         shim = await self._tools.shims.find(record.id)
         if shim is None:
             raise Unavailable(f"{what}: its machine has gone")

@@ -12,15 +12,15 @@ import msgspec
 
 from crib.backends.environment import HandlerOpening
 from crib.backends.failures import trying
+from crib.backends.handler_notes import write_handler_note
 from crib.backends.pods.namespaces import pod_sysctls
 from crib.backends.pods.opening import open_node
 from crib.backends.runtime_probe import OCI_VERSION
 from crib.backends.shim.bootstrap import ShimProgram
 from crib.backends.shim.environment import ShimEnvironment
-from crib.backends.shim.handler_notes import write_handler_note
 from crib.backends.shim.options import generic_options
 from crib.backends.vm.machine import MachineParts, find_machine
-from crib.backends.vm.sizes import MachineSize, machine_size
+from crib.backends.vm.sizes import MachineSize, machine_overhead, machine_size
 from crib.host.cgroups import Cgroups, detect_layout
 from crib.model.errors import Broken
 from crib.model.facts import NEW_FIELDS, HandlerFacts, HostFacts
@@ -48,7 +48,9 @@ class VmEnvironment(ShimEnvironment):
     @property
     def programs(self) -> tuple[str, ...]:
         found = self.machine
-        return (self.program.path, *((found.qemu, found.virtiofsd) if found is not None else ()))
+        if found is None:
+            return (self.program.path,)
+        return (self.program.path, found.qemu, found.virtiofsd, found.mke2fs)
 
     @property
     def sandbox_service(self) -> str:
@@ -69,6 +71,11 @@ class VmEnvironment(ShimEnvironment):
             idmapped_mounts=False,
             swap_accounting=False,
         )
+
+    @property
+    def own_overhead(self) -> Resources:
+        """What the machine takes, and those that run it."""
+        return machine_overhead(self.options.vm)
 
     def size(self, resources: Resources | None) -> MachineSize:
         """Of a new machine for a pod with these resources."""
@@ -126,7 +133,6 @@ async def open_environment(opening: HandlerOpening) -> VmEnvironment:
         machine = await find_machine(opening.options.vm, opening.paths, opening.host.architecture)
         node = await open_node(opening)
         made = _environment(opening, machine, _facts(opening, machine))
-        os.makedirs(opening.paths.shims, mode=0o700, exist_ok=True)
         write_handler_note(opening.paths, opening.name, opening.options)
         made.facts = replace(made.facts, systemd=node.systemd)
         made.base_spec, made.default_seccomp = node.base_spec, node.default_seccomp

@@ -6,10 +6,12 @@ from crib.backends.environment import SharedLayers
 from crib.backends.pods.pods import Pods
 from crib.backends.shim.containers import ContainerMaking
 from crib.backends.shim.handler import ShimHandler
-from crib.backends.vm.containers import VmContainers
+from crib.backends.vm.containers import VmContainerMaking, VmContainers
 from crib.backends.vm.dial import VmStreams
+from crib.backends.vm.disks import VmDisks
 from crib.backends.vm.environment import VmEnvironment, closed_environment, open_environment
 from crib.backends.vm.pods import VmPods
+from crib.backends.vm.statistics import VmStatistics
 
 
 class VmHandler(ShimHandler):
@@ -22,10 +24,17 @@ class VmHandler(ShimHandler):
         self._machines = environment
         super().__init__(environment, layers)
 
+    def _open_making(self) -> VmContainerMaking:
+        return VmContainerMaking(self.tools, self._exits, VmDisks(self._machines, self.tools.layers))
+
+    def _open_statistics(self, pods: Pods) -> VmStatistics:
+        return VmStatistics(self.tools, pods)
+
     def _open_pods(self, pods: Pods) -> VmPods:
         return VmPods(self._machines, self.tools, pods, self._infra)
 
     def _open_containers(self, making: ContainerMaking) -> VmContainers:
+        assert isinstance(making, VmContainerMaking)
         return VmContainers(self._machines, self.tools, self._exits, making)
 
     def _open_streams(self) -> VmStreams:

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 
 from crib.backends.runtime_probe import find_program
+from crib.host.ext4_files import MAKER
 from crib.host.processes import ToolMissing, run
 from crib.model.errors import Broken
 from crib.model.paths import Paths
@@ -25,7 +26,7 @@ MANIFEST = "manifest.json"
 AGAIN = "run `crib vm build` again"
 FILES = ("kernel", "initrd", "guest.erofs", MANIFEST)
 """Of a guest, as `crib vm build` names them."""
-FORMAT = 1
+FORMAT = 2
 """Of the guests that this version boots."""
 _MANIFEST_BYTES = 1 << 20
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
@@ -50,6 +51,8 @@ class MachineParts:
     virtiofsd_version: str
     guest: Guest
     acceleration: Acceleration
+    mke2fs: str
+    """What makes containers' disks."""
 
     def words(self, kind: str) -> str:
         """For people."""
@@ -67,10 +70,13 @@ async def find_machine(settings: VmSettings, paths: Paths, architecture: str) ->
     virtiofsd = settings.virtiofsd or find_virtiofsd()
     if not virtiofsd or shutil.which(virtiofsd) is None:
         raise ToolMissing(virtiofsd or "virtiofsd")
+    mke2fs = find_program(MAKER)
     acceleration = await find_acceleration(settings.acceleration)
     if settings.acceleration == "kvm" and acceleration.name != "kvm":
         raise Broken(f'acceleration is "kvm", but {acceleration.why}')
-    return MachineParts(qemu, await _version(qemu), virtiofsd, await _version(virtiofsd), guest, acceleration)
+    return MachineParts(
+        qemu, await _version(qemu), virtiofsd, await _version(virtiofsd), guest, acceleration, mke2fs
+    )
 
 
 def read_guest(directory: str) -> Guest:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from crib.model.sandbox import Resources, SandboxRecord
+from crib.model.sandbox import Resources
 from crib.model.vm_settings import MIB, VmSettings
 
 HOST_MEMORY = 128 * MIB
@@ -40,11 +40,8 @@ def memory_for_containers(size: MachineSize, settings: VmSettings) -> int:
     return size.memory - settings.own_memory
 
 
-def with_overhead(record: SandboxRecord, settings: VmSettings) -> SandboxRecord:
-    """The same with what its machine takes beyond its containers, unless the client has said what that is.
-
-    Otherwise the limit of the pod's cgroup, which is that of its containers, would end the machine.
-    """
-    if record.overhead is not None or record.config.overhead is not None:
-        return record
-    return replace(record, overhead=Resources(memory_limit_in_bytes=settings.own_memory + HOST_MEMORY))
+def machine_overhead(settings: VmSettings) -> Resources:
+    """What a machine takes beyond its containers: the guest's own memory, and the programs of the host."""
+    return Resources(
+        cpu_period=_PERIOD, cpu_quota=_PERIOD // 10, memory_limit_in_bytes=settings.own_memory + HOST_MEMORY
+    )

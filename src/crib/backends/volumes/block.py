@@ -130,6 +130,9 @@ class BlockVolumes:
                 await disk_filesystems.make(_fs_type(record.spec), fresh, record.id, is_file=True)
         await self._step(record, "syncing its file", disks.finish, path, seconds=COPY_SECONDS)
 
+    async def clone(self, record: VolumeRecord, source: VolumeRecord) -> Made:
+        raise WrongState("kind block has no clones")
+
     async def delete(self, record: VolumeRecord) -> None:
         with _failing(f"volume {record.name} could not be removed"):
             if not record.spec.source:

@@ -225,10 +225,10 @@ def bind(stage: str, target: str, *, read_only: bool) -> None:
 
 
 def device_of(source: FileOrDevice) -> str:
-    """The device itself, or the one that the file is attached to: now, if it was not."""
+    """The device itself, or the one that the file is attached to: now, if it was not, or is about to end."""
     if not source.is_file:
         return source.path
-    attached = find_loops(source.path)
+    attached = find_loops(source.path, lasting=True)
     return attached[0] if attached else attach_loop(source.path, direct_io=True).path
 
 

@@ -65,6 +65,9 @@ class ImageVolumes:
         await self._layers.acquire(record.layers)
         return Made()
 
+    async def clone(self, record: VolumeRecord, source: VolumeRecord) -> Made:
+        raise WrongState("kind image has no clones")
+
     async def delete(self, record: VolumeRecord) -> None:
         await self.unstage(record)
 

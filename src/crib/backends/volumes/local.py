@@ -102,6 +102,9 @@ class LocalVolumes:
         await self._step(record, "making its directory", _make, wanted, self._budget(), seconds=COPY_SECONDS)
         return Made(capacity=limit)
 
+    async def clone(self, record: VolumeRecord, source: VolumeRecord) -> Made:
+        raise WrongState("kind local has no clones")
+
     async def delete(self, record: VolumeRecord) -> None:
         await self._step(record, "removing its files", _remove, self._data(record), seconds=TREE_SECONDS)
 

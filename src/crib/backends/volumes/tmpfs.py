@@ -62,6 +62,9 @@ class TmpfsVolumes:
     async def create(self, record: VolumeRecord, snapshot: SnapshotRecord | None) -> Made:
         return Made(capacity=record.spec.capacity or usual_size())
 
+    async def clone(self, record: VolumeRecord, source: VolumeRecord) -> Made:
+        raise WrongState("kind tmpfs has no clones")
+
     async def delete(self, record: VolumeRecord) -> None:
         await self._step(record, "removing its directory", _release, self._stage(record))
 

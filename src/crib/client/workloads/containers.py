@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError
+from crib.client.resizing import next_attempt
 from crib.client.workloads.sub_paths import bind_sub_paths
 from crib.manifest.late import filled, waits_for_address
 from crib.stubs.runtime.v1.api_pb2 import ContainerConfig
@@ -26,7 +28,8 @@ async def start_container(connection: Connection, pod: Pod, plan: ContainerPlan,
         plan = filled(plan, await client_pods.addresses(connection, pod.id))
     await asyncio.to_thread(bind_sub_paths, plan)
     try:
-        container_id = await client_pods.create_container(connection, pod, config_of(plan, attempt))
+        async with next_attempt(connection, pod.id, plan.config) if attempt else contextlib.nullcontext():
+            container_id = await client_pods.create_container(connection, pod, config_of(plan, attempt))
         await client_pods.start_container(connection, container_id)
     except ClientError as error:
         error.args = (f"container {plan.name}: {error.message}",)

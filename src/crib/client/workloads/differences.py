@@ -13,7 +13,7 @@ from google.protobuf.json_format import MessageToDict
 
 from crib.client import attempts, images, lookup
 from crib.client import pods as client_pods
-from crib.client.workloads import pod_volumes
+from crib.client.workloads import pod_volumes, user_ids
 from crib.client.workloads.containers import RESTART_COUNT
 from crib.client.workloads.generated import read_files
 from crib.manifest import late
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from crib.client.connection import Connection
     from crib.manifest.plan import ContainerPlan, Dirs, PodPlan
-    from crib.stubs.runtime.v1.api_pb2 import Container, PodSandbox
+    from crib.stubs.runtime.v1.api_pb2 import Container, PodSandbox, PodSandboxConfig
 
 _OWN = (
     "metadata.uid",
@@ -67,8 +67,9 @@ async def differences(connection: Connection, plan: PodPlan, dirs: Dirs) -> list
         return [Difference(plan.label, "", "state", "running", "stopped")]
     attached = await pod_volumes.as_attached(connection, plan, pod.metadata.uid, dirs)
     plan = late.placed(attached, late.shown_paths(attached))  # shown are those that it does not have
+    plan = await user_ids.as_made(connection, plan, pod.id)
     config = await attempts.sandbox_config(connection, pod.id)
-    found = _compared(plan.label, "", fields(plan.sandbox), _as_if(config, pod.metadata.uid, plan.uid))
+    found = _of_sandbox(plan, config, pod.metadata.uid)
     found += _files(plan, pod.metadata.uid, dirs)
     here = lookup.latest(await lookup.containers(connection, pod.id))
     addresses = await client_pods.addresses(connection, pod.id)
@@ -112,6 +113,12 @@ async def _of_container(
     return told
 
 
+def _of_sandbox(plan: PodPlan, config: PodSandboxConfig, uid: str) -> list[Difference]:
+    """Limits that are made of the containers' differ where those do, and are not told again."""
+    told = _compared(plan.label, "", fields(plan.sandbox), _as_if(config, uid, plan.uid))
+    return [one for one in told if plan.own_resources or not one.field.startswith(_RESOURCES)]
+
+
 def _files(plan: PodPlan, uid: str, dirs: Dirs) -> list[Difference]:
     """Files of ConfigMaps and the like, as this node has them."""
     told = []
@@ -152,6 +159,8 @@ def fields(message: Message) -> dict[str, str]:
 
 
 def _counts(name: str) -> bool:
+    if name.startswith("mounts[") and name.endswith("].image.image"):
+        return False  # by id when it runs; its name is compared
     if name.startswith(_RESOURCES):
         return name.removeprefix(_RESOURCES) in _LIMITS
     return not any(name == own or name.startswith((f"{own}.", f"{own}[")) for own in _OWN)

@@ -120,7 +120,12 @@ class _Sources:
 
     def documents(self, *, secrets: bool) -> list[dict[str, Any]]:
         """Of the volumes that were found: claims, ConfigMaps, and Secrets if they are wanted."""
-        found = [claim_document(volume) for volume in self._claims.values()]
+        # One that was made without a class is used whatever it is, and no claim could say what that is.
+        found = [
+            claim_document(volume)
+            for volume in self._claims.values()
+            if volume.spec.storage_class or volume.spec.kind == "local"
+        ]
         for name, (in_memory, files) in self._made.items():
             if in_memory and not secrets:
                 continue

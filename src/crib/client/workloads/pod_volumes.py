@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from crib.client import volumes
 from crib.client.errors import ClientError, NotOffered, PodFailure
 from crib.client.workloads import files
-from crib.manifest.late import placed
+from crib.manifest.late import has_own_users, placed, with_images
 from crib.stubs.node.v1.node_pb2 import PublishVolumesRequest, VolumeSpec, WantedVolume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from crib.client.connection import Connection
     from crib.manifest.claim_plan import ClaimPlan
@@ -58,8 +58,9 @@ async def attach(connection: Connection, plan: PodPlan, dirs: Dirs, note: Callab
     except NotOffered:
         return await asyncio.to_thread(_with_directories, plan, dirs, note)
     read_only = [name for name, one in published.items() if one.read_only]
-    images = [name for name, one in published.items() if one.kind == "image"]
-    found = placed(plan, {name: one.path for name, one in published.items()}, read_only, images)
+    images = {name: one.image_id for name, one in published.items() if one.kind == "image"}
+    paths = {name: one.path for name, one in published.items()}
+    found = placed(_as_images(plan, images), paths, read_only, images)
     for volume in found.volumes:
         if (one := published.get(volume.name)) is not None:
             _tell(plan, volume, one, note)
@@ -68,15 +69,21 @@ async def attach(connection: Connection, plan: PodPlan, dirs: Dirs, note: Callab
     return found
 
 
+def _as_images(plan: PodPlan, images: Mapping[str, str]) -> PodPlan:
+    return with_images(plan, images) if has_own_users(plan.sandbox) else plan
+
+
 async def _publish(connection: Connection, plan: PodPlan, dirs: Dirs) -> dict[str, PublishedVolume]:
     """By the volumes' names in the pod."""
     claims = [volume.claim for volume in plan.volumes if volume.claim is not None]
     here = await _those_there(connection, claims)
-    clones = await _bring_sources(connection, [claim for claim in claims if claim.name not in here])
+    wanted = [claim for claim in claims if claim.name not in here]
+    cloned = await _cloned(connection, wanted)
+    taken = await _bring_sources(connection, [claim for claim in wanted if claim.name not in cloned])
     try:
-        found = await volumes.publish(connection, _request(plan, dirs, here))
+        found = await volumes.publish(connection, _request(plan, dirs, here, cloned))
     finally:
-        for snapshot in clones:
+        for snapshot in taken:
             with contextlib.suppress(ClientError):  # it is listed, and the next attempt replaces it
                 await volumes.remove_snapshot(connection, snapshot)
     return {one.volume: one for one in found}
@@ -130,7 +137,21 @@ async def _those_there(connection: Connection, claims: Sequence[ClaimPlan]) -> s
     return {one.name async for one in listed if one.name in open_ones}
 
 
-def _request(plan: PodPlan, dirs: Dirs, here: Collection[str]) -> PublishVolumesRequest:
+async def _cloned(connection: Connection, claims: Sequence[ClaimPlan]) -> set[str]:
+    """Names of claims whose driver makes their volume of another one without a snapshot in between."""
+    found = set()
+    for claim in claims:
+        source = claim.spec.source
+        if source is not None and not source.is_snapshot:
+            shown = await volumes.inspect(connection, f"{claim.namespace}/{source.name}")
+            if volumes.CLONES in shown.can:
+                found.add(claim.name)
+    return found
+
+
+def _request(
+    plan: PodPlan, dirs: Dirs, here: Collection[str], cloned: Collection[str]
+) -> PublishVolumesRequest:
     """`here` are names of volumes of which nothing is said but that the pod wants them."""
     request = PublishVolumesRequest(
         pod_uid=plan.uid,
@@ -146,13 +167,17 @@ def _request(plan: PodPlan, dirs: Dirs, here: Collection[str]) -> PublishVolumes
             wanted = WantedVolume(volume=volume.name, name=volume.claim.name, read_only=volume.read_only)
             if volume.claim.name not in here:
                 secrets = dirs.secrets(plan.uid, volume.name)
-                wanted.spec.CopyFrom(spec_of(volume.claim, plan.uid, secrets))
+                cloning = volume.claim.name in cloned
+                wanted.spec.CopyFrom(spec_of(volume.claim, plan.uid, secrets, cloning=cloning))
             request.volumes.append(wanted)
     return request
 
 
-def spec_of(claim: ClaimPlan, uid: str, secrets: str) -> VolumeSpec:
-    """What is asked of the volume of a claim; `secrets` is the directory with those of its driver."""
+def spec_of(claim: ClaimPlan, uid: str, secrets: str, *, cloning: bool = False) -> VolumeSpec:
+    """What is asked of the volume of a claim; `secrets` is the directory with those of its driver.
+
+    `cloning`: the volume that it begins as needs no snapshot.
+    """
     asked = claim.spec
     spec = VolumeSpec(
         kind=asked.kind,
@@ -166,7 +191,9 @@ def spec_of(claim: ClaimPlan, uid: str, secrets: str) -> VolumeSpec:
         labels=dict(claim.labels),
         owner=uid if claim.with_pod else "",
     )
-    if asked.source is not None:
+    if asked.source is not None and cloning:
+        spec.clone_of = f"{claim.namespace}/{asked.source.name}"
+    elif asked.source is not None:
         name = asked.source.name if asked.source.is_snapshot else volumes.clones_snapshot(claim.name)
         spec.snapshot = f"{claim.namespace}/{name}"
     if asked.driver is not None:
@@ -234,7 +261,8 @@ async def as_attached(connection: Connection, plan: PodPlan, uid: str, dirs: Dir
         return placed(
             plan, {one.name: dirs.volume(plan.uid, one.name) for one in plan.volumes if one.claim is not None}
         )
-    uses = [(use, one.spec.kind) for one in here for use in one.uses if use.pod_uid == uid]
+    uses = [(use, one) for one in here for use in one.uses if use.pod_uid == uid]
     read_only = [use.volume for use, _ in uses if use.read_only]
-    images = [use.volume for use, kind in uses if kind == "image"]
-    return placed(plan, {use.volume: use.path for use, _ in uses if use.path}, read_only, images)
+    images = {use.volume: one.image_id for use, one in uses if one.spec.kind == "image"}
+    paths = {use.volume: use.path for use, _ in uses if use.path}
+    return placed(_as_images(plan, images), paths, read_only, images)

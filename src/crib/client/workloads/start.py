@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from crib.client import events, logs
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError, PodFailure
-from crib.client.workloads import files, pod_volumes
+from crib.client.workloads import files, pod_volumes, user_ids
 from crib.client.workloads.beginning import begin
 from crib.client.workloads.containers import start_container
 from crib.client.workloads.probers import ProbeTarget, address_of
@@ -57,7 +57,8 @@ class PodStart:
         """Do everything; returns the pod when its containers have been started. ClientError, OSError."""
         files.make(self._plan, self._dirs)
         try:
-            plan = await pod_volumes.attach(self._connection, self._plan, self._dirs, self._listener.note)
+            attached = await pod_volumes.attach(self._connection, self._plan, self._dirs, self._listener.note)
+            plan = await user_ids.choose(self._connection, attached)
             self._pod = await client_pods.run_sandbox(self._connection, plan.sandbox, plan.handler)
             await self._write_hosts()
             for container in plan.init_containers:

@@ -11,7 +11,7 @@ from crib.model.errors import Broken, InvalidRequest, TimedOut, Unavailable
 from crib.model.lifecycle import ContainerVerb, move_container
 from crib.model.streams import ExecProcess
 from crib.ports.streams import ContainerStreams
-from crib.tasks.groups import all_of
+from crib.tasks.groups import Beside
 from crib.tasks.keeper import at_stage
 
 DYING_TIME = 1.0
@@ -87,9 +87,10 @@ async def run_command(streams: ContainerStreams, record: ContainerRecord, comman
                 session = await streams.exec(record, process)
             try:
                 with at_stage("its own end"):
-                    outputs = (session.stdout, session.stderr)
-                    kept = (_beginning(output, command.output_limit) for output in outputs)
-                    stdout, stderr = await all_of("output", kept)
+                    async with Beside() as beside:  # a full pipe of either would hold up the command
+                        errors = beside.start("output", _beginning(session.stderr, command.output_limit))
+                        stdout = await _beginning(session.stdout, command.output_limit)
+                        stderr = await errors
                     return ExecResult(await session.wait(), stdout, stderr)
             except asyncio.CancelledError:
                 await session.kill()

@@ -81,14 +81,14 @@ class Making:
         shelf, settings = self._shelf, self._shelf.core.settings.volumes
         there = shelf.current(order.name)
         if there is not None and there.state is VolumeState.READY:
-            asked = replace(order.spec, snapshot=self._snapshot_id(order.spec.snapshot, there))
+            asked = self._with_ids(order.spec, there)
             if problem := difference(there, asked, settings):
                 raise AlreadyExists(f"volume {order.name} is there already: {problem}")
             warnings = tuple(warnings_about(there.spec, await shelf.facts(there.spec)))
             return Created(there, warnings, is_new=False)
         shelf.core.refuse_if_faulty()
         spec = filled(order.spec, order.reclaim, settings)
-        spec = replace(spec, snapshot=self._snapshot_id(spec.snapshot))
+        spec = self._with_ids(spec)
         facts = await shelf.facts(spec)
         refuse_what_cannot_be(spec, facts)
         await shelf.kind(spec).check_spec(spec)
@@ -98,29 +98,45 @@ class Making:
             raise Exhausted(f"there are {MAX_VOLUMES} volumes on this node, which is the limit")
         return Created(await self._make(order.name, spec), tuple(warnings_about(spec, facts)))
 
-    def _snapshot_id(self, text: str, made: VolumeRecord | None = None) -> str:
-        """Of the snapshot that is named so; NotFound, unless that was removed after one was made of it."""
+    def _with_ids(self, spec: VolumeSpec, made: VolumeRecord | None = None) -> VolumeSpec:
+        """With the ids of the snapshot or volume that it begins as.
+
+        NotFound, unless that was removed after `made` was made of it.
+        """
+        shelf, has = self._shelf, made.spec if made is not None else None
+        snapshot = self._id_of(spec.snapshot, shelf.snapshot, None if has is None else has.snapshot)
+        clone_of = self._id_of(spec.clone_of, shelf.volume, None if has is None else has.clone_of)
+        spec = replace(spec, snapshot=snapshot, clone_of=clone_of)
+        if spec.snapshot and spec.clone_of:
+            raise InvalidRequest("is set, and so is snapshot", field="clone_of")
+        return spec
+
+    def _id_of(
+        self, text: str, find: Callable[[str], SnapshotRecord | VolumeRecord], made_of: str | None
+    ) -> str:
         if not text:
             return ""
         try:
-            return self._shelf.snapshot(text).id
+            return find(text).id
         except NotFound:
-            if made is None:
+            if made_of is None:
                 raise
-            return made.spec.snapshot
+            return made_of
 
     async def _make(self, name: VolumeName, spec: VolumeSpec) -> VolumeRecord:
         shelf = self._shelf
-        snapshot = self._origin(spec)
+        snapshot, source = self._origin(spec), self._source(spec)
         record = VolumeRecord(new_volume_id(), name, spec, VolumeState.CREATING, shelf.core.clock())
         if spec.kind == IMAGE:
             image = await self._image_of(spec.source)
             layers = tuple(layer.diff_id for layer in image.layers)
             record = replace(record, image_id=image.id, layers=layers)
         record = shelf.put(record)
-        limit = shelf.core.settings.volumes.copy_timeout if snapshot is not None else 0.0
+        limit = shelf.core.settings.volumes.copy_timeout if snapshot or source else 0.0
+        kind = shelf.kind(record.spec)
+        work = kind.create(record, snapshot) if source is None else kind.clone(record, source)
         try:
-            made = await shelf.call(record, "create", shelf.kind(record.spec).create(record, snapshot), limit)
+            made = await shelf.call(record, "create", work, limit)
         except Exception:
             await self._give_up(record)
             raise
@@ -143,14 +159,20 @@ class Making:
         snapshot = self._shelf.snapshot(spec.snapshot)
         if snapshot.state is not SnapshotState.READY:
             raise WrongState(f"snapshot {snapshot.name} is {snapshot.state}", field="snapshot")
-        theirs = snapshot.spec
-        if (theirs.kind, theirs.driver, theirs.block) != (spec.kind, spec.driver, spec.block):
-            of = f"{theirs.kind} {theirs.driver}".strip() + (", a raw device" if theirs.block else "")
-            raise InvalidRequest(f"{snapshot.name} is of a volume of kind {of}", field="snapshot")
-        if 0 < spec.capacity < snapshot.size:
-            text = f"is {spec.capacity}, and snapshot {snapshot.name} needs {snapshot.size}"
-            raise InvalidRequest(text, field="capacity")
+        _refuse_other_kind(spec, snapshot.spec, f"{snapshot.name} is of a volume", "snapshot")
+        _refuse_smaller(spec, snapshot.size, f"snapshot {snapshot.name}")
         return snapshot
+
+    def _source(self, spec: VolumeSpec) -> VolumeRecord | None:
+        """The volume that it is to be like. InvalidRequest as of a snapshot."""
+        if not spec.clone_of:
+            return None
+        source = self._shelf.volume(spec.clone_of)
+        if source.state is not VolumeState.READY:
+            raise WrongState(f"volume {source.name} is {source.state}", field="clone_of")
+        _refuse_other_kind(spec, source.spec, f"volume {source.name} is", "clone_of")
+        _refuse_smaller(spec, source.capacity, f"volume {source.name}")
+        return source
 
     async def _give_up(self, record: VolumeRecord) -> None:
         """After a create that failed; what cannot be taken away now is tried again later."""
@@ -216,6 +238,17 @@ class Making:
             await shelf.call(record, "unstage", shelf.kind(record.spec).unstage(record))
         await shelf.core.ports.volumes.ground.tidy(record.id)
         return shelf.put(replace(record, stage=StageState.UNSTAGED, attachment={}, boot_id=""))
+
+
+def _refuse_other_kind(spec: VolumeSpec, theirs: VolumeSpec, what: str, field: str) -> None:
+    if (theirs.kind, theirs.driver, theirs.block) != (spec.kind, spec.driver, spec.block):
+        of = f"{theirs.kind} {theirs.driver}".strip() + (", a raw device" if theirs.block else "")
+        raise InvalidRequest(f"{what} of kind {of}", field=field)
+
+
+def _refuse_smaller(spec: VolumeSpec, needed: int, what: str) -> None:
+    if 0 < spec.capacity < needed:
+        raise InvalidRequest(f"is {spec.capacity}, and {what} needs {needed}", field="capacity")
 
 
 def refuse_while_used(record: VolumeRecord) -> None:

@@ -56,6 +56,8 @@ def refuse_what_cannot_be(spec: VolumeSpec, facts: KindFacts) -> None:
         raise WrongState(f"{whose} cannot be used as {asked}, only as {can}", field="access_modes")
     if spec.snapshot and not facts.snapshots:
         raise WrongState(f"{whose} has no snapshots", field="snapshot")
+    if spec.clone_of and not facts.clones:
+        raise WrongState(f"{whose} has no clones", field="clone_of")
 
 
 def warnings_about(spec: VolumeSpec, facts: KindFacts) -> Iterator[str]:
@@ -72,6 +74,7 @@ def abilities(facts: KindFacts) -> tuple[str, ...]:
         "size limit": not facts.sizes,
         "resize": facts.expands,
         "snapshots": facts.snapshots,
+        "clones": facts.clones,
         "write": facts.writable,
         "outlive a boot": facts.lasting,
     }
@@ -85,6 +88,7 @@ _FIXED = (
     "parameters",
     "source",
     "snapshot",
+    "clone_of",
     "access_modes",
     "block",
     "fs_type",

@@ -679,7 +679,6 @@ class InfoResponse(_message.Message):
     READY_AT_FIELD_NUMBER: _builtins.int
     UPTIME_FIELD_NUMBER: _builtins.int
     NOW_FIELD_NUMBER: _builtins.int
-    ROOT_FEATURES_FIELD_NUMBER: _builtins.int
     kernel: _builtins.str
     """As uname(2) has it."""
     agent_version: _builtins.str
@@ -695,12 +694,6 @@ class InfoResponse(_message.Message):
     uptime: _builtins.int
     """Now, on the same clock and since 1970."""
     now: _builtins.int
-    @_builtins.property
-    def root_features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """File systems that the guest's kernel can mount for a container's root, such as erofs-file (EROFS from a file
-        without a loop device), erofs and overlay.
-        """
-
     def __init__(
         self,
         *,
@@ -714,15 +707,147 @@ class InfoResponse(_message.Message):
         ready_at: _builtins.int = ...,
         uptime: _builtins.int = ...,
         now: _builtins.int = ...,
-        root_features: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_at", b"agent_at", "agent_version", b"agent_version", "crun_version", b"crun_version", "generation", b"generation", "init_at", b"init_at", "initrd_at", b"initrd_at", "kernel", b"kernel", "now", b"now", "ready_at", b"ready_at", "root_features", b"root_features", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_at", b"agent_at", "agent_version", b"agent_version", "crun_version", b"crun_version", "generation", b"generation", "init_at", b"init_at", "initrd_at", b"initrd_at", "kernel", b"kernel", "now", b"now", "ready_at", b"ready_at", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InfoResponse: _TypeAlias = InfoResponse  # noqa: Y015
+
+@_typing.final
+class DiskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LUN_FIELD_NUMBER: _builtins.int
+    lun: _builtins.int
+    """Its number on the controller."""
+    def __init__(
+        self,
+        *,
+        lun: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lun", b"lun"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskRequest: _TypeAlias = DiskRequest  # noqa: Y015
+
+@_typing.final
+class DiskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAJOR_FIELD_NUMBER: _builtins.int
+    MINOR_FIELD_NUMBER: _builtins.int
+    major: _builtins.int
+    """Of its node."""
+    minor: _builtins.int
+    def __init__(
+        self,
+        *,
+        major: _builtins.int = ...,
+        minor: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["major", b"major", "minor", b"minor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskResponse: _TypeAlias = DiskResponse  # noqa: Y015
+
+@_typing.final
+class WrittenRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WrittenRequest: _TypeAlias = WrittenRequest  # noqa: Y015
+
+@_typing.final
+class WrittenResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_FIELD_NUMBER: _builtins.int
+    INODES_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    MOST_INODES_FIELD_NUMBER: _builtins.int
+    bytes: _builtins.int
+    inodes: _builtins.int
+    size: _builtins.int
+    """Of the disk: bytes and inodes that there can be."""
+    most_inodes: _builtins.int
+    def __init__(
+        self,
+        *,
+        bytes: _builtins.int = ...,
+        inodes: _builtins.int = ...,
+        size: _builtins.int = ...,
+        most_inodes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "inodes", b"inodes", "most_inodes", b"most_inodes", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WrittenResponse: _TypeAlias = WrittenResponse  # noqa: Y015
+
+@_typing.final
+class UsersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsersRequest: _TypeAlias = UsersRequest  # noqa: Y015
+
+@_typing.final
+class UsersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSWD_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    passwd: _builtins.bytes
+    """Content of /etc/passwd and /etc/group; empty where there is no such file."""
+    group: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        passwd: _builtins.bytes = ...,
+        group: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "passwd", b"passwd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsersResponse: _TypeAlias = UsersResponse  # noqa: Y015
 
 @_typing.final
 class PoweroffRequest(_message.Message):

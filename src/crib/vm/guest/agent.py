@@ -6,7 +6,7 @@ import os
 import stat
 import time
 
-from crib.vm.guest import channel, codec, figures, roots
+from crib.vm.guest import channel, codec, disks, figures
 from crib.vm.guest.configure import configure
 from crib.vm.guest.crun import Crun
 from crib.vm.guest.dialing import Dialing
@@ -73,6 +73,9 @@ class Agent:
             "CloseStream": self._dialing.close, "Events": self._read_events, "Info": self._info,
             "Memory": lambda asked: figures.memory(online=asked["online"]),
             "Cpus": lambda asked: figures.cpus(online=asked["online"]),
+            "Disk": lambda asked: disks.numbers(self._loop, asked["lun"]),
+            "Written": lambda asked: self._tasks.root(asked).written(),
+            "Users": lambda asked: self._tasks.root(asked).users(),
             "Poweroff": lambda _: figures.power_off(),
         }  # fmt: skip
 
@@ -196,5 +199,4 @@ class Agent:
             **self._stages,
             "uptime": figures.uptime(),
             "now": time.time_ns(),
-            "root_features": roots.features(),
         }

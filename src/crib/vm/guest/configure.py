@@ -29,6 +29,7 @@ def configure(loop: Loop, asked: dict[str, Any]) -> Job:
     """Do all of it. Failure names the field that cannot be had. What is done already is left as it is."""
     steps: tuple[tuple[str, Callable[[], None]], ...] = (
         ("now", lambda: _clock(asked["now"])),
+        ("modules", kernel.load_wanted),
         ("hostname", lambda: _hostname(asked["hostname"])),
         ("interfaces", lambda: _network(asked)),
         ("sysctls", lambda: _sysctls(asked["sysctls"])),

@@ -15,10 +15,15 @@ MS_REC = 16384
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
 CLONE_NEWPID = 0x20000000
+WANTED = "/usr/lib/modules/wanted"
+"""Names of modules that `crib vm build --module` was asked for, and those that they need before them."""
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NAME = 15
 _RB_POWER_OFF = 0x4321FEDC
 _FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
+_OPENAT2 = 437
+_RESOLVE_IN_ROOT = 0x10
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # it takes none at run time
@@ -82,6 +87,14 @@ def power_off() -> None:
     _done(_call("reboot", _RB_POWER_OFF), "")
 
 
+def open_in_root(top: int, path: str) -> int:
+    """A descriptor to read from, where `top` is the root for every link (openat2(2)). Never waits."""
+    how = b"".join(part.to_bytes(8, "little") for part in (_OPEN_FLAGS, 0, _RESOLVE_IN_ROOT))
+    result = _call("syscall", _OPENAT2, top, path.encode(), how, _Long(len(how)))
+    _done(result, path)
+    return result
+
+
 def _call(name: str, *arguments: object) -> int:
     result: int = _Function(_ctypes.dlsym(_LIBC, name))(*arguments)
     return result
@@ -96,6 +109,16 @@ def _done(result: int, path: str) -> None:
 def module(name: str) -> str:
     """Where the guest has a module of the kernel."""
     return f"/usr/lib/modules/{name}.ko"
+
+
+def load_wanted() -> None:
+    """What the image was built to have beside what every guest needs, in the order that it needs."""
+    try:
+        with open(WANTED) as file:
+            names = file.read().split()
+    except FileNotFoundError:
+        return
+    load(*names)
 
 
 def load(*names: str) -> None:

@@ -74,7 +74,7 @@ EVENT = {1: ("at", INT), 2: ("oom", OOM)}
 INFO = {
     1: ("kernel", STRING), 2: ("agent_version", STRING), 3: ("crun_version", STRING), 4: ("generation", UINT),
     5: ("initrd_at", INT), 6: ("init_at", INT), 7: ("agent_at", INT), 8: ("ready_at", INT),
-    9: ("uptime", INT), 10: ("now", INT), 11: ("root_features", (STRING,)),
+    9: ("uptime", INT), 10: ("now", INT),
 }  # fmt: skip
 
 GUEST_CALLS: dict[str, tuple[dict[int, Any], dict[int, Any]]] = {
@@ -97,5 +97,10 @@ GUEST_CALLS: dict[str, tuple[dict[int, Any], dict[int, Any]]] = {
         {1: ("events", (EVENT,)), 2: ("cursor", UINT), 3: ("lost", UINT)},
     ),
     "Info": (EMPTY, INFO),
+    "Disk": ({1: ("lun", UINT)}, {1: ("major", UINT), 2: ("minor", UINT)}),
+    "Written": (
+        _ONE, {1: ("bytes", UINT), 2: ("inodes", UINT), 3: ("size", UINT), 4: ("most_inodes", UINT)},
+    ),
+    "Users": (_ONE, {1: ("passwd", BYTES), 2: ("group", BYTES)}),
     "Poweroff": (EMPTY, EMPTY),
 }  # fmt: skip

@@ -102,9 +102,14 @@ class Process:
         return self.sink.write(data)
 
     def close_stdin(self) -> None:
-        """Its input ends. That of a terminal has no end."""
-        if self.sink is not None and not self.terminal:
+        """Its input ends. That of a terminal has no end: it hangs up, as with containerd's shims."""
+        if self.sink is not None:
             self.sink.close()
+        if self.terminal and self._master >= 0:
+            for source in self.sources.values():  # each holds the terminal, which hangs up with the last
+                source.close()
+            os.close(self._master)
+            self._master = -1
 
     def resize(self, width: int, height: int) -> None:
         """Its terminal's size, in characters."""

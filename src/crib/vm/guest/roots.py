@@ -1,29 +1,38 @@
-"""A container's root, made of layers before crun runs, where the host did not make it.
+"""A container's root, made of disks before crun runs, where the host did not make it.
 
-config.json says so in the annotation `crib.vm/root`, whose value is JSON: `{"layers": ["layers/0", …],
-"upper": "upper", "work": "work"}`, the topmost layer first. Paths are below the bundle. A layer is a file
-with EROFS, or a directory.
+config.json says so in the annotation `crib.vm/root`, whose value is JSON: `{"layers": [3, 2], "disk": 4}`.
+These are numbers of disks (crib.vm.guest.disks). A layer has an EROFS, the topmost comes first. What the
+container writes goes to the disk, which has an ext4 with the directories `upper` and `work`.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 
-from crib.vm.guest import kernel
-from crib.vm.guest.errors import INTERNAL, INVALID_ARGUMENT, Failure
+from crib.vm.guest import disks, kernel
+from crib.vm.guest.errors import INTERNAL, INVALID_ARGUMENT, NOT_FOUND, Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from crib.vm.guest.loop import Job, Loop
+
 ANNOTATION = "crib.vm/root"
 MOST_LAYERS = 500
 """Of one overlay (kernel fs/overlayfs)."""
-_LOOP_CTL_GET_FREE = 0x4C82
-_LOOP_CONFIGURE = 0x4C0A
-_LO_FLAGS_READ_ONLY, _LO_FLAGS_AUTOCLEAR = 1, 4
-_LOOP_CONFIG_BYTES = 304
+_MODULES = ("crc16", "mbcache", "jbd2", "ext4")
+"""Where ext4 is not built into the kernel."""
+_LAYER_FLAGS = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+"""An overlay looks at its own flags for set-uid programs and device nodes."""
+_DISK_OPTIONS = "discard,noinit_itable"
+"""What is deleted inside is given back to the host. The host has made the file: what it has not written is
+zero already."""
+OWN_INODES = 13
+"""Of an empty disk: ten that ext4 keeps for itself, lost+found, `work`, and what overlayfs makes in that."""
+MOST_USER_BYTES = 1 << 20
+_NODE = 0o170000
+_FILE = 0o100000
 
 
 class StackedRoot:
@@ -32,6 +41,9 @@ class StackedRoot:
     def __init__(self) -> None:
         self.mounts: list[str] = []
         self.directories: list[str] = []
+        self.disk = ""
+        """Where its disk is mounted."""
+        self.path = ""
 
     def unmount(self) -> None:
         """Take it back. Safe to repeat."""
@@ -40,28 +52,44 @@ class StackedRoot:
         while self.directories:
             os.rmdir(self.directories.pop())
 
+    def written(self) -> dict[str, int]:
+        """The answer of Written."""
+        found = os.statvfs(self.disk)
+        return {
+            "bytes": (found.f_blocks - found.f_bfree) * found.f_frsize,
+            "inodes": max(0, found.f_files - found.f_ffree - OWN_INODES),
+            "size": found.f_blocks * found.f_frsize,
+            "most_inodes": found.f_files - OWN_INODES,
+        }
 
-def mount(bundle: str, place: str) -> StackedRoot | None:
+    def users(self) -> dict[str, bytes]:
+        """The answer of Users."""
+        top = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return {"passwd": _text(top, "etc/passwd"), "group": _text(top, "etc/group")}
+        finally:
+            os.close(top)
+
+
+def mount(loop: Loop, bundle: str, place: str) -> Job:
     """Make the root that the bundle's config.json asks for at its root.path; None if the host made one.
 
-    Layers are mounted below `place`. Failure names what is wrong with the annotation or the bundle.
+    Its parts are mounted below `place`. Failure names what is wrong with the annotation or a disk.
     """
     wanted, target = _wanted(bundle)
     if wanted is None:
         return None
     root = StackedRoot()
     try:
-        lower = []
         _make(root, place)
-        for number, name in enumerate(wanted["layers"]):
-            source = _below(bundle, name)
-            if not os.path.isdir(source):
-                source = _layer(root, source, f"{place}/{number}")
-            lower.append(source)
-        options = "lowerdir=" + ":".join(lower)
-        if upper := wanted.get("upper"):
-            options += f",upperdir={_below(bundle, upper)},workdir={_below(bundle, wanted['work'])}"
-        _stack(target, options)
+        kernel.load(*_MODULES)
+        for number, lun in enumerate(wanted["layers"]):
+            name = yield from disks.find(loop, lun)
+            _mount(root, name, f"{place}/{number}", "erofs", _LAYER_FLAGS)
+        name = yield from disks.find(loop, wanted["disk"])
+        root.disk, root.path = f"{place}/disk", target
+        _mount(root, name, root.disk, "ext4", 0, _DISK_OPTIONS)
+        _stack(place, len(wanted["layers"]), target)
         root.mounts.append(target)
     except BaseException:
         root.unmount()
@@ -69,65 +97,25 @@ def mount(bundle: str, place: str) -> StackedRoot | None:
     return root
 
 
-def _stack(target: str, options: str) -> None:
-    try:
-        kernel.mount("crib", target, "overlay", 0, options)
-    except OSError as error:
-        # A shared directory is taken as the topmost only where it keeps trusted attributes.
-        said = "the layers cannot be stacked (virtiofsd needs xattr, and CAP_SYS_ADMIN to keep trusted ones)"
-        raise Failure(INTERNAL, f"{ANNOTATION}: {said}: {error}") from None
-
-
-def features() -> list[str]:
-    """What the kernel can mount for a root."""
-    release = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
-    return ["erofs", "overlay", *(["erofs-file"] if release >= (6, 12) else [])]
-
-
-def _layer(root: StackedRoot, source: str, place: str) -> str:
+def _mount(root: StackedRoot, disk: str, place: str, kind: str, flags: int, options: str = "") -> None:
     _make(root, place)
     try:
-        kernel.mount(source, place, "erofs", kernel.MS_RDONLY)
+        kernel.mount(f"/dev/{disk}", place, kind, flags, options)
     except OSError as error:
-        if error.errno not in (errno.ENOTBLK, errno.EINVAL, errno.ENODEV):
-            raise
-        path, device = _loop_device(source)
-        try:
-            kernel.mount(path, place, "erofs", kernel.MS_RDONLY)
-        finally:
-            os.close(device)  # the mount holds it from now on, or nobody does
+        raise Failure(INTERNAL, f"{ANNOTATION}: {disk} is not taken as {kind}: {error}") from None
     root.mounts.append(place)
-    return place
 
 
-def _loop_device(source: str) -> tuple[str, int]:
-    """A loop device over a file, and a descriptor: it ends with its last user (include/uapi/linux/loop.h)."""
-    import fcntl
-
-    if not os.path.exists("/dev/loop-control"):
-        kernel.load_module(kernel.module("loop"))
-    backing = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+def _stack(place: str, layers: int, target: str) -> None:
+    """Options of a mount have 4096 bytes, so the parts have short names, from where they are."""
+    os.chdir(place)
     try:
-        while True:
-            path = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
-            config = bytearray(_LOOP_CONFIG_BYTES)
-            config[0:4] = backing.to_bytes(4, "little")
-            config[4:8] = (512).to_bytes(4, "little")
-            flags = _LO_FLAGS_READ_ONLY | _LO_FLAGS_AUTOCLEAR
-            config[60:64] = flags.to_bytes(4, "little")
-            device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                fcntl.ioctl(device, _LOOP_CONFIGURE, bytes(config))
-            except OSError as error:
-                os.close(device)
-                if error.errno != errno.EBUSY:
-                    raise
-                continue  # somebody else took it
-            return path, device
+        lower = ":".join(str(number) for number in range(layers))
+        kernel.mount("crib", target, "overlay", 0, f"lowerdir={lower},upperdir=disk/upper,workdir=disk/work")
+    except OSError as error:
+        raise Failure(INTERNAL, f"{ANNOTATION}: the layers cannot be stacked: {error}") from None
     finally:
-        os.close(control)
-        os.close(backing)
+        os.chdir("/")
 
 
 def _wanted(bundle: str) -> tuple[dict[str, Any] | None, str]:
@@ -145,20 +133,31 @@ def _wanted(bundle: str) -> tuple[dict[str, Any] | None, str]:
         return None, ""
     try:
         wanted = json.loads(value)
-        layers, path = wanted["layers"], config["root"]["path"]
+        layers, disk, path = wanted["layers"], wanted["disk"], config["root"]["path"]
     except (ValueError, KeyError, TypeError) as error:
-        raise Failure(INVALID_ARGUMENT, f"{ANNOTATION}: it cannot be used: {error}") from None
+        raise Failure(INVALID_ARGUMENT, f"{ANNOTATION}: it cannot be used: {error!r}") from None
     if not layers or len(layers) > MOST_LAYERS:
         raise Failure(INVALID_ARGUMENT, f"{ANNOTATION}: there are {len(layers)} layers")
+    if not all(type(number) is int and number >= 0 for number in (*layers, disk)):
+        raise Failure(INVALID_ARGUMENT, f"{ANNOTATION}: disks are numbers, from 0 on")
     return wanted, path if path.startswith("/") else f"{bundle}/{path}"
-
-
-def _below(bundle: str, name: str) -> str:
-    if name.startswith("/") or ".." in name.split("/") or any(sign in name for sign in ":,\\"):
-        raise Failure(INVALID_ARGUMENT, f"{ANNOTATION}: {name!r} is no path below the bundle")
-    return f"{bundle}/{name}"
 
 
 def _make(root: StackedRoot, path: str) -> None:
     os.mkdir(path, 0o700)
     root.directories.append(path)
+
+
+def _text(top: int, path: str) -> bytes:
+    """Of a plain file below a root, which no link leads out of; empty where there is none."""
+    try:
+        descriptor = kernel.open_in_root(top, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    try:
+        found = os.fstat(descriptor)
+        if found.st_mode & _NODE != _FILE or found.st_size > MOST_USER_BYTES:
+            raise Failure(NOT_FOUND, f"/{path} is no plain file of at most {MOST_USER_BYTES} bytes")
+        return os.read(descriptor, MOST_USER_BYTES)
+    finally:
+        os.close(descriptor)

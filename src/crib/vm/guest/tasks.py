@@ -69,6 +69,13 @@ class Tasks:
         """The process that `id` and `exec_id` name."""
         return self._found(asked["id"], asked["exec_id"])[1]
 
+    def root(self, asked: dict[str, Any]) -> roots.StackedRoot:
+        """Of the container `id`, where the guest has made it."""
+        container, _ = self._found(asked["id"], "")
+        if container.root is None:
+            raise Failure(FAILED_PRECONDITION, f"the root of container {container.id} is the host's")
+        return container.root
+
     # what a container is made and ended by
 
     def _create(self, asked: dict[str, Any]) -> Job:
@@ -82,7 +89,7 @@ class Tasks:
         container = GuestContainer(name, bundle, Process(self._loop, asked))
         self._containers[name] = container
         try:
-            container.root = roots.mount(bundle, f"{self._state}/roots/{name}")
+            container.root = yield from roots.mount(self._loop, bundle, f"{self._state}/roots/{name}")
             words = ["create", "--bundle", bundle]
             yield from self._make(container.first, words, [name])
         except BaseException:

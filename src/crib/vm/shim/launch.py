@@ -85,7 +85,7 @@ def end_launched(launched: Launched, bundle: str) -> None:
     started = launched.started
     for program in (started.qemu, started.virtiofsd):
         end_now(program)
-    for end in (started.agent, started.words):
+    for end in (started.agent, started.words, started.control):
         end.close()
     undo(launched.recipe.plan, bundle)
 

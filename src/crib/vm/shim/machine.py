@@ -36,6 +36,8 @@ class StartedVm:
     agent: socket.socket
     words: socket.socket
     """What the guest's console and both programs say."""
+    control: socket.socket
+    """qemu's QMP."""
     memory: int
     cpus: int
     acceleration: str
@@ -50,7 +52,8 @@ def start_machine(
     with contextlib.ExitStack() as opened, contextlib.ExitStack() as undo:
         agent, agent_end = socket.socketpair()
         words, words_end = socket.socketpair()
-        for ours, theirs in ((agent, agent_end), (words, words_end)):
+        control, control_end = socket.socketpair()
+        for ours, theirs in ((agent, agent_end), (words, words_end), (control, control_end)):
             undo.enter_context(ours)
             opened.enter_context(theirs)
         listening, connected = (opened.enter_context(one) for one in _listening(os.path.dirname(share)))
@@ -72,13 +75,14 @@ def start_machine(
                 *options.kernel_arguments.split(),
             ),
         )
-        peers = Peers(agent_end.fileno(), connected.fileno(), words_end.fileno())
+        peers = Peers(agent_end.fileno(), connected.fileno(), words_end.fileno(), control_end.fileno())
         passed = (
             *(file.fd for file in files),
             *(tap.fd for tap in taps),
             peers.agent,
             peers.share,
             peers.console,
+            peers.control,
         )
         stages.begin("qemu")
         qemu = start_tied(
@@ -94,7 +98,7 @@ def start_machine(
             ),
         )
         undo.pop_all()
-        return StartedVm(qemu, virtiofsd, agent, words, memory, cpus, options.acceleration)
+        return StartedVm(qemu, virtiofsd, agent, words, control, memory, cpus, options.acceleration)
 
 
 class _File:

@@ -17,6 +17,7 @@ from crib.ttrpc.errors import CallFailed, PeerLost, TtrpcError
 from crib.vm.qemu import SHARE_TAG
 from crib.vm.shim.agent import AgentClient
 from crib.vm.shim.cgroup import join_cgroup
+from crib.vm.shim.disks import Disks
 from crib.vm.shim.events import GuestEvents, Publisher
 from crib.vm.shim.launch import EarlyVm, Recipe, launch, share_path, undo
 from crib.vm.shim.link import AgentLink
@@ -24,6 +25,7 @@ from crib.vm.shim.machine import StartedVm
 from crib.vm.shim.network import JoinedNetwork
 from crib.vm.shim.options import VmPlan
 from crib.vm.shim.processes import Processes, VmProcess
+from crib.vm.shim.qmp import Qmp
 from crib.vm.shim.share import ShareTree
 from crib.vm.shim.watching import KILL_TIME, Watched, Words
 from crib.wire.rpc_codes import Code
@@ -85,6 +87,10 @@ class VmPod:
     @property
     def processes(self) -> Processes:
         return self._running().processes
+
+    @property
+    def disks(self) -> Disks:
+        return self._running().disks
 
     def facts(self) -> dict[str, str]:
         """What a person may want to know of it, and `stages`."""
@@ -182,6 +188,7 @@ class VmPod:
         made.processes.lose()
         made.link.close()
         made.words.close()
+        made.disks.close()
         restarts.cancel()
         with contextlib.suppress(OSError, CallFailed):
             await OURS.run(Job("what is left of the VM", limit=CONFIGURE_TIME), self._undo)
@@ -216,6 +223,7 @@ class _Made:
         self.qemu = Watched(started.qemu)
         self.virtiofsd = Watched(started.virtiofsd)
         self.words = Words(started.words)
+        self.disks = Disks(Qmp(started.control))
         self.link = AgentLink(carrier)
         self.agent = AgentClient(self.link)
         self.events = GuestEvents(self.agent, publisher)

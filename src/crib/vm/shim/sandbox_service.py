@@ -22,7 +22,7 @@ from crib.vm.shim.pod import POWEROFF_TIME, VmPod
 from crib.vm.shim.serving import stamp, whole
 
 SERVICE = "containerd.runtime.sandbox.v1.Sandbox"
-PASSED_ON = ("Dial", "Read", "Write", "CloseStream", "Memory", "Info")
+PASSED_ON = ("Dial", "Read", "Write", "CloseStream", "Memory", "Info", "Written", "Users")
 """Methods of the guest's own service that this socket has too, for connections into the pod and for figures.
 """
 _READ_TIME = 10.0

@@ -37,12 +37,13 @@ class ShareTree:
     def add(self, container: str, config: bytes, shared: Sequence[Shared]) -> None:
         """Make a container's directory. What was made stays when this fails, for `remove`. OSError."""
         top = f"{self.path}/{directory(container)}"
-        os.makedirs(f"{top}/m", mode=0o755)
+        for name in ("m", "rootfs"):
+            os.makedirs(f"{top}/{name}", mode=0o755)
         self._targets[container] = []
         for one in shared:
             target = f"{self.path}/{one.target}"
             if one.directory:
-                os.mkdir(target, 0o755)
+                os.makedirs(target, 0o755, exist_ok=True)
             else:
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
         for one in shared:

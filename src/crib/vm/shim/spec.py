@@ -8,9 +8,10 @@ is refused by name.
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 SHARE = "/run/crib/share"
@@ -33,6 +34,9 @@ _PLAIN_DEVICES = frozenset(path for path, _ in _DEVICES)
 _MEMORY = ("limit", "reservation", "swap", "checkBeforeUpdate")
 _CPU = ("shares", "quota", "burst", "period", "idle")
 _UNIFIED = ("cpu.", "memory.", "pids.")
+ROOT = "crib.vm/root"
+"""Annotation by which the guest's agent makes a root (crib.vm.guest.roots)."""
+_OURS = "crib.vm/"
 
 
 class NotInVm(ValueError):
@@ -60,6 +64,18 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestDisks:
+    """Disks that the guest has for a container, by their numbers on the controller."""
+
+    layers: tuple[int, ...] = ()
+    """Of its root, the topmost first; none: its root comes by virtiofs."""
+    disk: int = -1
+    """With layers: what it writes to."""
+    devices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Its block volumes: by their paths in the container the guest's major and minor numbers."""
+
+
+@dataclass(frozen=True, slots=True)
 class SpecSurroundings:
     """What the recipe must know."""
 
@@ -73,6 +89,7 @@ class SpecSurroundings:
     """OSError for what is not there."""
     pid_of: Callable[[str], int]
     """The pid in the guest of another container of the pod, by its id; 0 if it does not run."""
+    disks: GuestDisks = GuestDisks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +109,7 @@ def for_guest(spec: Mapping[str, Any], around: SpecSurroundings) -> GuestSpec:
     """NotInVm for what a VM cannot give, OSError for a source that is not there."""
     _refuse(spec)
     own, mounts = directory(around.container), []
-    shared = [_root(spec, around)]
+    shared = [] if around.disks.layers else [_root(spec, around)]
     for number, mount in enumerate(spec.get("mounts") or ()):
         made = _mount(f"mounts[{number}]", mount, around, f"{own}/m/{number}")
         if isinstance(made, Shared):
@@ -103,10 +120,19 @@ def for_guest(spec: Mapping[str, Any], around: SpecSurroundings) -> GuestSpec:
     document = {key: value for key, value in spec.items() if key not in ("hostname", "domainname", "hooks")}
     document["root"] = {**spec["root"], "path": "rootfs"}
     document["mounts"] = mounts
+    document["annotations"] = _annotations(spec.get("annotations") or {}, around.disks)
     if "process" in spec:
         document["process"] = guest_process(spec["process"])
     document["linux"] = _linux(spec.get("linux") or {}, around)
     return GuestSpec(document, tuple(shared))
+
+
+def _annotations(given: Mapping[str, str], disks: GuestDisks) -> dict[str, str]:
+    """The pod's author may write any; those of ours are ours."""
+    made = {key: value for key, value in given.items() if not key.startswith(_OURS)}
+    if disks.layers:
+        made[ROOT] = json.dumps({"layers": disks.layers, "disk": disks.disk})
+    return made
 
 
 def guest_process(process: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,8 +210,29 @@ def _linux(linux: Mapping[str, Any], around: SpecSurroundings) -> dict[str, Any]
     made["cgroupsPath"] = f"/crib/{around.container}"
     made["namespaces"] = _namespaces(linux.get("namespaces") or (), around)
     made["resources"] = guest_resources(linux.get("resources") or {})
-    made["devices"] = [one for one in linux.get("devices") or () if _is_everywhere(one)]
+    made["devices"], numbers = _devices(linux.get("devices") or (), around.disks)
+    if rules := made["resources"].get("devices"):
+        made["resources"]["devices"] = [_rule(rule, numbers) for rule in rules]
     return made
+
+
+def _devices(asked: Any, disks: GuestDisks) -> tuple[list[dict[str, Any]], dict[Any, tuple[int, int]]]:
+    """The nodes to be made, and by the numbers that block devices have on the host those of the guest."""
+    made, numbers = [], {}
+    for position, one in enumerate(asked):
+        if (found := disks.devices.get(one.get("path"))) is not None:
+            numbers[one.get("major"), one.get("minor")] = found
+            made.append({**one, "major": found[0], "minor": found[1]})
+        elif one.get("type") == "b":
+            raise NotInVm(f"linux.devices[{position}]: {one.get('path')} was not given to the VM as a disk")
+        elif _is_everywhere(one):
+            made.append({**one})
+    return made, numbers
+
+
+def _rule(rule: Mapping[str, Any], numbers: Mapping[Any, tuple[int, int]]) -> dict[str, Any]:
+    found = numbers.get((rule.get("major"), rule.get("minor"))) if rule.get("type") == "b" else None
+    return {**rule} if found is None else {**rule, "major": found[0], "minor": found[1]}
 
 
 def _is_everywhere(device: Mapping[str, Any]) -> bool:

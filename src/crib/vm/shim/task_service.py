@@ -11,12 +11,10 @@ import json
 import os
 import re
 from collections.abc import Callable
-from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 
-from crib.host.threads import OURS, Job
 from crib.stubs.shim import task_pb2 as task
 from crib.tasks.keeper import TaskKeeper
 from crib.ttrpc.errors import CallFailed, PeerLost
@@ -24,31 +22,19 @@ from crib.ttrpc.messages import typed
 from crib.ttrpc.server import Handler, ServedCall
 from crib.vm.shim.agent import TASKS
 from crib.vm.shim.carrying import ProcessKey, check_path
-from crib.vm.shim.options import MOST_BYTES
+from crib.vm.shim.parts import give, take_back
 from crib.vm.shim.pod import VmPod
 from crib.vm.shim.processes import ProcessPaths, VmProcess
 from crib.vm.shim.serving import gone, stamp, whole
-from crib.vm.shim.spec import (
-    SHARE,
-    GuestSpec,
-    SourceKind,
-    SpecSurroundings,
-    directory,
-    for_guest,
-    guest_process,
-    guest_resources,
-)
+from crib.vm.shim.spec import SHARE, directory, guest_process, guest_resources
 from crib.wire.rpc_codes import Code
 
 SERVICES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
 VERSION = "v3"
 """Of the service, as Connect tells it."""
-PREPARE_TIME = 30.0
-"""Seconds for what a container is given: its mounts may lie on file systems that hang."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _WANTED = "wanted"
 """What the guest is told for a stream's path: the bytes go by Read and Write."""
-_MOST_SPEC_BYTES = 16 * MOST_BYTES
 
 
 class VmTaskService:
@@ -99,8 +85,7 @@ class VmTaskService:
         stdio = _stdio(request)
         process = processes.add(key, stdio)
         try:
-            job = Job(f"what container {container} is given", owner=container, limit=PREPARE_TIME)
-            await OURS.run(job, self._give, container, request.bundle)
+            await give(pod, container, request.bundle)
             await processes.open_streams(process)
             inside = task.CreateTaskRequest(
                 id=container,
@@ -113,32 +98,10 @@ class VmTaskService:
             process.pid = (await pod.agent.task("Create", inside, task.CreateTaskResponse)).pid
         except BaseException:
             processes.forget(process)
-            await OURS.run(Job(f"the share of {container}", owner=container), pod.share.remove, container)
+            await take_back(pod, container)
             raise
         processes.follow(process)
         return task.CreateTaskResponse(pid=pod.pid)
-
-    def _give(self, container: str, bundle: str) -> None:
-        """Make its part of the share. Blocks."""
-        with open(f"{bundle}/config.json", "rb") as file:
-            document = file.read(_MOST_SPEC_BYTES)
-        made = self._spec_for_guest(container, bundle, json.loads(document))
-        self._pod.share.add(container, json.dumps(made.document).encode(), made.shared)
-
-    def _spec_for_guest(self, container: str, bundle: str, spec: dict[str, Any]) -> GuestSpec:
-        around = SpecSurroundings(
-            container=container,
-            bundle=bundle,
-            shm=self._pod.plan.shm,
-            shared_pid=self._pod.plan.shared_pid,
-            look=lambda path: SourceKind(os.stat(path).st_mode),
-            pid_of=self._pid_in_guest,
-        )
-        return for_guest(spec, around)
-
-    def _pid_in_guest(self, container: str) -> int:
-        found = self._pod.processes.find(ProcessKey(container, ""))
-        return 0 if found is None or found.ended.done() else found.pid
 
     async def _start(self, request: task.StartRequest) -> task.StartResponse:
         pod, process = self._pod, self._known(request.id, request.exec_id)
@@ -185,8 +148,7 @@ class VmTaskService:
         for one in (process,) if request.exec_id else pod.processes.of(request.id):
             pod.processes.forget(one)
         if not request.exec_id:
-            job = Job(f"the share of {request.id}", owner=request.id, limit=PREPARE_TIME)
-            await OURS.run(job, pod.share.remove, request.id)
+            await take_back(pod, request.id)
         said.pid = pod.pid
         return said
 

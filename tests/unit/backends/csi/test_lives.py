@@ -14,7 +14,7 @@ from crib.host.mount_table import mounts_below
 from crib.host.mounts import unmount
 from crib.model.errors import InvalidRequest, NotBuilt, NotFound, WrongState
 from crib.model.volumes import AccessMode, StageState, VolumePaths, VolumeUsage
-from tests.csi_driver import NAME, NODE_CAN
+from tests.csi_driver import CONTROLLER, NAME, NODE_CAN
 from tests.csi_lab import CsiLab, volume_use
 
 pytestmark = pytest.mark.root
@@ -297,6 +297,26 @@ async def test_a_snapshot_is_restored_after_its_volume_has_gone(lab: CsiLab) -> 
     await restored.tear_down()
     await lab.kind.delete_snapshot(snapshot)
     await lab.kind.delete_snapshot(snapshot)
+    nothing_left(lab)
+
+
+async def test_a_volume_begins_as_another_one_by_one_call(lab: CsiLab) -> None:
+    life, use = lab.life(), volume_use()
+    await life.create()
+    (lab.root / "driver" / "data" / life.record.handle / "row").write_text("now")
+    copy = lab.life(clone_of=life.record.id)
+    with pytest.raises(NotBuilt, match="clones no volumes"):
+        await copy.create(life.record)
+    lab.options.controller = (*CONTROLLER, "CLONE_VOLUME")
+    lab.kind = lab.begin()  # what a driver can is asked once a minute
+    assert (await lab.kind.facts(copy.record.spec)).clones
+    await copy.create(life.record)
+    await copy.create(life.record)  # as after a kill before its answer was recorded
+    assert lab.calls.count("CreateSnapshot") == 0
+    await life.delete()
+    await copy.stage()
+    assert (Path(await copy.publish(use)) / "row").read_text() == "now"
+    await copy.tear_down()
     nothing_left(lab)
 
 

@@ -38,3 +38,9 @@ async def test_a_kernel_that_can_watch_no_more_is_an_error_of_ours_after_which_a
     told = losses.PodLosses(Paths(str(tmp_path), str(tmp_path))).stream(lambda: ())
     with pytest.raises(Exhausted, match=r"watching mounts: .*No space left on device"):
         await anext(told)
+
+
+def test_looks_that_take_long_are_rarer_but_never_much_rarer() -> None:
+    assert losses.pause_after(0.001) == losses.PAUSE
+    assert losses.pause_after(0.1) == losses.REST * 0.1
+    assert losses.pause_after(30) == losses.LONGEST_PAUSE

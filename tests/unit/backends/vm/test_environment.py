@@ -13,8 +13,8 @@ from typing import cast
 import pytest
 
 from crib.backends.environment import HandlerOpening, SharedLayers
+from crib.backends.handler_notes import noted_handlers, write_handler_note
 from crib.backends.handlers import check_kinds, closed_handlers
-from crib.backends.shim.handler_notes import noted_handlers, write_handler_note
 from crib.backends.vm.environment import VmEnvironment, closed_environment, open_environment
 from crib.backends.vm.machine import MachineParts, find_machine, read_guest
 from crib.backends.vm.sizes import MachineSize
@@ -50,7 +50,7 @@ def make_guest(directory: Path, **manifest: object) -> Path:
     for name in ("kernel", "initrd", "guest.erofs"):
         (directory / name).write_text(name)
         sizes[name] = {"bytes": len(name)}
-    document = {"format": 1, "kernel": "6.1.0-9-cloud-amd64", "files": sizes, **manifest}
+    document = {"format": 2, "kernel": "6.1.0-9-cloud-amd64", "files": sizes, **manifest}
     (directory / "manifest.json").write_text(json.dumps(document))
     return directory
 
@@ -135,8 +135,8 @@ async def test_kvm_that_is_asked_for_and_does_not_work_is_an_error(
 def test_a_guest_that_is_not_there_or_not_whole_is_told(tmp_path: Path) -> None:
     with pytest.raises(Broken, match=r"no guest in .*/none \(kernel is missing\): `crib vm build` makes one"):
         read_guest(f"{tmp_path}/none")
-    with pytest.raises(Broken, match="has format 2, not 1; run `crib vm build` again"):
-        read_guest(str(make_guest(tmp_path / "newer", format=2)))
+    with pytest.raises(Broken, match="has format 3, not 2; run `crib vm build` again"):
+        read_guest(str(make_guest(tmp_path / "newer", format=3)))
     with pytest.raises(Broken, match=r"manifest\.json is not understood"):
         read_guest(str(make_guest(tmp_path / "odd", files={})))
     torn = make_guest(tmp_path / "torn")
@@ -184,7 +184,8 @@ async def test_a_shim_is_started_with_options_that_it_understands(
         assert made.facts.machine == "QEMU 7.2.22 microvm, tcg; Linux 6.1.0-9-cloud-amd64"
         noted = noted_handlers(made.paths)["vm"]
         assert noted.kind == "vm"
-        assert made.programs == (sys.executable, settings.qemu, settings.virtiofsd)
+        assert made.programs[:3] == (sys.executable, settings.qemu, settings.virtiofsd)
+        assert os.path.basename(made.programs[3]) == "mke2fs"
     finally:
         unmount_tree(made.paths.containers)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import replace
 
 import pytest
 
-from crib.backends.vm.refusals import check_container, check_limits, check_pod, check_resize
+from crib.backends.vm.refusals import check_container, check_device, check_limits, check_pod, check_resize
 from crib.backends.vm.sizes import MachineSize
-from crib.model.container import ContainerConfig, ContainerSecurity, Device
+from crib.model.container import ContainerConfig, ContainerSecurity
 from crib.model.errors import InvalidRequest
 from crib.model.sandbox import (
     IdMapping,
@@ -69,7 +70,6 @@ def test_what_a_machine_gives_is_not_refused() -> None:
 @pytest.mark.parametrize(
     ("parts", "field"),
     [
-        ({"devices": (Device("/dev/x", "/dev/fuse"),)}, "devices[0].host_path"),
         ({"cdi_devices": ("vendor.example/gpu=0",)}, "CDI_devices[0]"),
         ({"security": ContainerSecurity(apparmor=LOCALHOST)}, "linux.security_context.apparmor"),
         ({"resources": Resources(cpuset_mems="0")}, "linux.resources.cpuset_mems"),
@@ -81,6 +81,14 @@ def test_a_container_is_refused(parts: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         check_container(ContainerConfig("box", "image", **parts), SIZE, VmSettings())  # type: ignore[arg-type]
     assert refused.value.field == field
+
+
+def test_of_devices_only_block_devices_can_be_disks() -> None:
+    check_device(0, "/dev/loop0", stat.S_IFBLK | 0o660)
+    for mode in (stat.S_IFCHR, stat.S_IFDIR, stat.S_IFREG):
+        with pytest.raises(InvalidRequest, match="no /dev/x of the host") as refused:
+            check_device(3, "/dev/x", mode | 0o660)
+        assert refused.value.field == "devices[3].host_path"
 
 
 def test_a_machine_keeps_its_size() -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from crib.backends.vm.sizes import (
     HOST_MEMORY,
     MachineSize,
+    machine_overhead,
     machine_size,
     memory_for_containers,
-    with_overhead,
 )
 from crib.model.sandbox import Resources
 from crib.model.vm_settings import MIB, VmSettings
-from tests.contract.records_samples import full_sandbox
 
 SETTINGS = VmSettings(memory=256 * MIB, own_memory=96 * MIB, cpus=2)
 
@@ -44,12 +41,7 @@ def test_a_container_gets_at_most_what_is_not_the_guests_own() -> None:
     assert memory_for_containers(MachineSize(352 * MIB, 1), SETTINGS) == 256 * MIB
 
 
-def test_what_a_machine_takes_itself_is_added_unless_the_client_has_said_it() -> None:
-    config = replace(full_sandbox().config, overhead=None)
-    record = replace(full_sandbox(), config=config, overhead=None)
-    added = with_overhead(record, SETTINGS).overhead
-    assert added == Resources(memory_limit_in_bytes=96 * MIB + HOST_MEMORY)
-    told = replace(record, overhead=Resources(memory_limit_in_bytes=7))
-    assert with_overhead(told, SETTINGS) is told
-    told = replace(record, config=replace(config, overhead=Resources(memory_limit_in_bytes=7)))
-    assert with_overhead(told, SETTINGS) is told
+def test_a_machine_takes_memory_of_its_own_and_of_its_programs() -> None:
+    made = machine_overhead(SETTINGS)
+    assert made.memory_limit_in_bytes == 96 * MIB + HOST_MEMORY
+    assert made.cpu_quota * 10 == made.cpu_period

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from crib.vm.shim.spec import (
+    GuestDisks,
     GuestSpec,
     NotInVm,
     Shared,
@@ -176,15 +178,41 @@ def test_shared_memory_of_the_pod_is_the_guests_and_a_volume_there_is_not() -> N
 
 def test_devices_that_are_the_same_on_every_kernel_stay() -> None:
     null = {"path": "/dev/null", "type": "c", "major": 1, "minor": 3}
-    disk = {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}
-    forged = {"path": "/dev/null", "type": "b", "major": 8, "minor": 0}
+    other = {"path": "/dev/kvm", "type": "c", "major": 10, "minor": 232}
+    forged = {"path": "/dev/null", "type": "c", "major": 8, "minor": 0}
     asked = spec(
-        linux={"namespaces": [{"type": "pid"}], "devices": [null, disk, forged]},
+        linux={"namespaces": [{"type": "pid"}], "devices": [null, other, forged]},
         mounts=[mount("/dev/null", "bind")],
     )
     found = made(asked)
     assert found.document["linux"]["devices"] == [null]
     assert found.document["mounts"][0]["source"] == "/dev/null"
+
+
+def test_a_block_volume_has_the_numbers_that_the_guest_gave_it() -> None:
+    volume = {"path": "/dev/data", "type": "b", "major": 7, "minor": 3, "uid": 5}
+    rules = [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "b", "major": 7, "minor": 3, "access": "rw"},
+        {"allow": True, "type": "c", "major": 7, "minor": 3, "access": "rw"},
+    ]
+    linux = {"namespaces": [{"type": "pid"}], "devices": [volume], "resources": {"devices": rules}}
+    found = made(spec(linux=linux), disks=GuestDisks(devices={"/dev/data": (8, 16)})).document["linux"]
+    assert found["devices"] == [{**volume, "major": 8, "minor": 16}]
+    assert found["resources"]["devices"] == [rules[0], {**rules[1], "major": 8, "minor": 16}, rules[2]]
+    with pytest.raises(NotInVm, match=r"^linux\.devices\[0\]: /dev/data was not given"):
+        made(spec(linux=linux))
+
+
+def test_a_root_of_disks_is_the_agents_to_make_and_nobody_else_says_so() -> None:
+    asked = spec(annotations={"a": "b", "crib.vm/root": "forged", "crib.vm/memory": "forged"})
+    found = made(asked, disks=GuestDisks((3, 1), 4))
+    assert json.loads(found.document["annotations"].pop("crib.vm/root")) == {"layers": [3, 1], "disk": 4}
+    assert found.document["annotations"] == {"a": "b"}
+    assert not [one for one in found.shared if one.target.endswith("rootfs")]
+    found = made(asked)
+    assert found.document["annotations"] == {"a": "b"}
+    assert [one.target for one in found.shared] == ["c/one/rootfs"]
 
 
 def test_limits_that_mean_the_same_stay() -> None:

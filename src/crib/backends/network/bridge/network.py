@@ -23,11 +23,11 @@ from crib.backends.network.bridge.host_ports import forwards_of, views
 from crib.backends.network.bridge.link import LINK_PREFIX, PodLink, host_link_name
 from crib.backends.network.bridge.senders import sender_of
 from crib.backends.network.bridge.shared import SharedBridge
+from crib.backends.network.counters import PodCounters
 from crib.backends.network.interfaces import (
     NETLINK_SECONDS,
     POD_INTERFACE,
     inside,
-    interface_usage,
     pod_interfaces,
 )
 from crib.backends.network.runtime_config import (
@@ -71,6 +71,7 @@ class BridgeNetwork:
         self.programs = Operations()
         self._live: set[SandboxId] = set()
         self._detached: dict[str, float] = {}
+        self._counters = PodCounters()
 
     @property
     def shared(self) -> str:
@@ -84,6 +85,7 @@ class BridgeNetwork:
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         """Give the pod interface, addresses, routes, host ports, limits; a failure is undone by `detach`."""
         self._live.add(pod.id)
+        self._counters.attached(pod.id)
         with trying(f"attach pod {pod.id} to bridge {self._name}"):
             bridge = await self._shared.ready()
             try:
@@ -104,6 +106,7 @@ class BridgeNetwork:
         holding = self._addresses.holding(pod.id)
         if holding is None:
             return None
+        self._counters.attached(pod.id)
         with trying(f"resume pod {pod.id} on bridge {self._name}"):
             bridge = await self._shared.ready()
             forwards = forwards_of(pod.port_mappings, holding.addresses)
@@ -125,6 +128,7 @@ class BridgeNetwork:
 
     async def detach(self, pod: PodNetwork) -> None:
         """Give back host ports and addresses; the link goes with the pod's namespace."""
+        self._counters.detached(pod.id)
         holding = self._addresses.holding(pod.id)
         if holding is not None:
             with trying(f"detach pod {pod.id} from bridge {self._name}"):
@@ -226,7 +230,7 @@ class BridgeNetwork:
 
     async def usage(self, pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsage]:
         """Counters of the pods' interfaces; nothing of one whose namespace is gone."""
-        return await interface_usage(pods)
+        return await self._counters.usage(pods)
 
     async def sweep(
         self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False

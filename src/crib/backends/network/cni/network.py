@@ -22,7 +22,8 @@ from crib.backends.network.cni.kept_results import Kept, KeptResults, TornFile
 from crib.backends.network.cni.plugins import Plugins
 from crib.backends.network.cni.ready import ReadyNetworks
 from crib.backends.network.cni.views import NetworkPlace, missing_in_kernel, network_info, pod_view
-from crib.backends.network.interfaces import bring_loopback_up, interface_usage
+from crib.backends.network.counters import PodCounters
+from crib.backends.network.interfaces import bring_loopback_up
 from crib.backends.network.pod_ranges import PodRanges
 from crib.backends.network.runtime_config import (
     of_further_network,
@@ -69,6 +70,7 @@ class CniNetwork:
         self._ranges = PodRanges(state_dir)
         self._pods = Exclusion()
         self._garbage = Garbage(self._plugins, self._pods, self._all_kept)
+        self._counters = PodCounters()
         self._sweeping = asyncio.Lock()
         self._beginning = asyncio.Lock()
         self._has_begun = False
@@ -91,6 +93,7 @@ class CniNetwork:
 
     async def resume(self, pod: PodNetwork) -> NetworkAttachment | None:
         """Make it again if a repair was interrupted: other plugins look after what they made."""
+        self._counters.attached(pod.id)
         kept = await self._kept_or_none(pod)
         if kept and all(one.result is not None for one in kept):
             return None
@@ -98,6 +101,7 @@ class CniNetwork:
 
     async def detach(self, pod: PodNetwork) -> None:
         """Run DEL with what was kept; nothing kept, nothing to do. Goes on after a plugin's failure."""
+        self._counters.detached(pod.id)
         await self._begin()
         async with self._pods.shared():
             if kept := await self._kept_or_current(pod):
@@ -181,7 +185,7 @@ class CniNetwork:
 
     async def usage(self, pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsage]:
         """Counters of the pods' interfaces; nothing of one whose namespace is gone."""
-        return await interface_usage(pods)
+        return await self._counters.usage(pods)
 
     async def sweep(
         self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
@@ -234,6 +238,7 @@ class CniNetwork:
         deadline = now() + self._settings.ready_timeout
         while True:
             self._ours.add(pod.id)  # `detach` before another try has taken it out
+            self._counters.attached(pod.id)
             try:
                 networks = await self._ready.wait(pod.conf_dir, stage, deadline)
             except Unavailable as error:

@@ -47,7 +47,7 @@ Of all others nothing is there (as Kubernetes' provisioner has it)."""
 
 
 COPY_SECONDS = 24 * 3600.0
-"""For a volume that begins as a snapshot: its driver may copy all of it. The verbs end that earlier."""
+"""For a volume that begins as something else, of which its driver may copy all. Verbs end that earlier."""
 
 
 class ControllerHalf:
@@ -58,18 +58,25 @@ class ControllerHalf:
         self._errand = errand
 
     async def create(
-        self, record: VolumeRecord, snapshot: SnapshotRecord | None, facts: DriverFacts, notes: DriverNotes
+        self,
+        record: VolumeRecord,
+        origin: SnapshotRecord | VolumeRecord | None,
+        facts: DriverFacts,
+        notes: DriverNotes,
     ) -> Made:
+        """Make it as `origin` is, or empty."""
         if not facts.creates:
             raise NotBuilt(f"driver {facts.name} makes no volumes: name one that it has as the source")
-        if snapshot is not None and not facts.snapshots:
+        if isinstance(origin, SnapshotRecord) and not facts.snapshots:
             raise NotBuilt(f"driver {facts.name} makes no volumes from snapshots", field="snapshot")
+        if isinstance(origin, VolumeRecord) and not facts.clones:
+            raise NotBuilt(f"driver {facts.name} clones no volumes", field="clone_of")
         request = await notes.read(CREATION, pb.CreateVolumeRequest)
         if request is None:
-            request = creation(record, snapshot, facts)
+            request = creation(record, origin, facts)
             await notes.write(CREATION, request)
         request.secrets.update(self._errand.secrets)
-        begun = self._errand if snapshot is None else self._errand.longer(COPY_SECONDS)
+        begun = self._errand if origin is None else self._errand.longer(COPY_SECONDS)
         made = (await self._driver.ask(CREATE_VOLUME, request, begun)).volume
         if problem := _wrong_volume(request, made, facts):
             raise self._driver.bad(CREATE_VOLUME, problem, self._errand)
@@ -215,7 +222,7 @@ def _wrong_volume(request: pb.CreateVolumeRequest, made: pb.Volume, facts: Drive
     if 0 < made.capacity_bytes < wanted:
         return f"the volume has {made.capacity_bytes} bytes, of {wanted} that were asked for"
     if request.HasField("volume_content_source") and made.content_source != request.volume_content_source:
-        return "it does not say that the volume was made from the snapshot"
+        return "it does not say that the volume was made from what it is to begin as"
     if not is_here(made, facts):
         return "the volume cannot be had on this node"
     return ""

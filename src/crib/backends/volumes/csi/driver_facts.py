@@ -72,6 +72,10 @@ class DriverFacts:
         return "CREATE_DELETE_SNAPSHOT" in self.controller
 
     @property
+    def clones(self) -> bool:
+        return self.creates and "CLONE_VOLUME" in self.controller
+
+    @property
     def stages(self) -> bool:
         return "STAGE_UNSTAGE_VOLUME" in self.node
 

@@ -71,19 +71,24 @@ def capability(spec: VolumeSpec, facts: DriverFacts, pod: PodOfUse | None = None
 
 
 def creation(
-    record: VolumeRecord, snapshot: SnapshotRecord | None, facts: DriverFacts
+    record: VolumeRecord, origin: SnapshotRecord | VolumeRecord | None, facts: DriverFacts
 ) -> pb.CreateVolumeRequest:
-    """Without secrets, for it is noted."""
+    """Without secrets, for it is noted. `origin`: what it begins as."""
     spec = record.spec
     request = pb.CreateVolumeRequest(
         name=volume_name(record.id),
         volume_capabilities=[capability(spec, facts)],
         parameters=spec.parameters,
     )
-    if size := spec.capacity or (snapshot.size if snapshot is not None else 0):
+    size = spec.capacity
+    if isinstance(origin, SnapshotRecord):
+        size = size or origin.size
+        request.volume_content_source.snapshot.snapshot_id = origin.handle
+    elif origin is not None:
+        size = size or origin.capacity
+        request.volume_content_source.volume.volume_id = origin.handle
+    if size:
         request.capacity_range.required_bytes = size
-    if snapshot is not None:
-        request.volume_content_source.snapshot.snapshot_id = snapshot.handle
     if facts.is_somewhere and facts.topology:
         here = pb.Topology(segments=facts.topology)
         request.accessibility_requirements.requisite.append(here)

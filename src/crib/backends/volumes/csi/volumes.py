@@ -129,6 +129,7 @@ class CsiVolumes:
             lasting=not spec.inline,
             expands=grows and not spec.inline,
             snapshots=facts.snapshots and not spec.inline,
+            clones=facts.clones and not spec.inline,
             gives_group=facts.gives_group and not spec.block,
             stages=(facts.stages or facts.attaches) and not spec.inline,
         )
@@ -145,7 +146,7 @@ class CsiVolumes:
                 )
         if spec.block and (spec.fs_type or spec.mount_options):
             raise InvalidRequest("a raw device has no file system", field="fs_type")
-        if spec.inline and (spec.block or spec.snapshot or spec.source):
+        if spec.inline and (spec.block or spec.snapshot or spec.clone_of or spec.source):
             raise InvalidRequest("an inline volume is a new directory for one pod, and nothing else")
 
     async def create(self, record: VolumeRecord, snapshot: SnapshotRecord | None) -> Made:
@@ -159,6 +160,10 @@ class CsiVolumes:
         if facts.controller and (problem := await half.validate(record, spec.source, facts)):
             raise InvalidRequest(f"driver {driver.name}: {spec.source}: {problem}", field="source")
         return Made(spec.source)
+
+    async def clone(self, record: VolumeRecord, source: VolumeRecord) -> Made:
+        driver, begun, facts = await self._informed(record)
+        return await ControllerHalf(driver, begun).create(record, source, facts, self._notes(record))
 
     async def delete(self, record: VolumeRecord) -> None:
         if record.spec.inline:

@@ -3491,6 +3491,7 @@ class VolumeSpec(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     INLINE_FIELD_NUMBER: _builtins.int
     RECLAIM_FIELD_NUMBER: _builtins.int
+    CLONE_OF_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """local, tmpfs, image, block or csi; empty: as the class says"""
     storage_class: _builtins.str
@@ -3514,6 +3515,8 @@ class VolumeSpec(_message.Message):
     """an ephemeral inline volume of a CSI driver"""
     reclaim: _builtins.str
     """Delete (it goes with its owner, and by prune) or Retain; empty: as the class says"""
+    clone_of: _builtins.str
+    """id or name of the volume that it begins as, where InspectVolume says `clones` of that"""
     @_builtins.property
     def parameters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """for the kind or the driver; they are laid over those of the class"""
@@ -3549,10 +3552,11 @@ class VolumeSpec(_message.Message):
         owner: _builtins.str = ...,
         inline: _builtins.bool = ...,
         reclaim: _builtins.str = ...,
+        clone_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_modes", b"access_modes", "block", b"block", "capacity", b"capacity", "driver", b"driver", "fs_type", b"fs_type", "inline", b"inline", "kind", b"kind", "labels", b"labels", "mount_options", b"mount_options", "owner", b"owner", "parameters", b"parameters", "reclaim", b"reclaim", "secrets", b"secrets", "snapshot", b"snapshot", "source", b"source", "storage_class", b"storage_class"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_modes", b"access_modes", "block", b"block", "capacity", b"capacity", "clone_of", b"clone_of", "driver", b"driver", "fs_type", b"fs_type", "inline", b"inline", "kind", b"kind", "labels", b"labels", "mount_options", b"mount_options", "owner", b"owner", "parameters", b"parameters", "reclaim", b"reclaim", "secrets", b"secrets", "snapshot", b"snapshot", "source", b"source", "storage_class", b"storage_class"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3627,6 +3631,7 @@ class Volume(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     USES_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     name: _builtins.str
@@ -3640,6 +3645,8 @@ class Volume(_message.Message):
     stage: _builtins.str
     """unstaged, staging, staged or unstaging"""
     problem: _builtins.str
+    image_id: _builtins.str
+    """of kind image: the image as it was when the volume was made"""
     @_builtins.property
     def spec(self) -> Global___VolumeSpec:
         """kind and class filled in"""
@@ -3660,10 +3667,11 @@ class Volume(_message.Message):
         stage: _builtins.str = ...,
         uses: _abc.Iterable[Global___VolumeUse] | None = ...,
         problem: _builtins.str = ...,
+        image_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "created_at", b"created_at", "handle", b"handle", "id", b"id", "name", b"name", "namespace", b"namespace", "problem", b"problem", "spec", b"spec", "stage", b"stage", "state", b"state", "uses", b"uses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "created_at", b"created_at", "handle", b"handle", "id", b"id", "image_id", b"image_id", "name", b"name", "namespace", b"namespace", "problem", b"problem", "spec", b"spec", "stage", b"stage", "state", b"state", "uses", b"uses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4093,6 +4101,7 @@ class PublishedVolume(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     HAS_GROUP_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
     volume: _builtins.str
     """its name in the pod"""
     volume_id: _builtins.str
@@ -4105,6 +4114,8 @@ class PublishedVolume(_message.Message):
     """it was made by this call"""
     has_group: _builtins.bool
     """its driver gives files to fs_group; where it does not, the caller may"""
+    image_id: _builtins.str
+    """of kind image: the image as it was when the volume was made"""
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -4119,10 +4130,11 @@ class PublishedVolume(_message.Message):
         created: _builtins.bool = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         has_group: _builtins.bool = ...,
+        image_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "created", b"created", "has_group", b"has_group", "kind", b"kind", "path", b"path", "read_only", b"read_only", "volume", b"volume", "volume_id", b"volume_id", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "created", b"created", "has_group", b"has_group", "image_id", b"image_id", "kind", b"kind", "path", b"path", "read_only", b"read_only", "volume", b"volume", "volume_id", b"volume_id", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

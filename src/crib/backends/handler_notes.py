@@ -1,6 +1,7 @@
-"""Notes of handlers with shims, by which one that is no longer configured is opened all the same.
+"""Notes of handlers, by which one that is no longer configured is opened all the same.
 
-It is needed then to stop and remove what it has made: the default handler may know no shims.
+It is needed then to stop and remove what it has made: the default handler knows neither shims nor an Engine.
+A handler of kind `oci` has other notes (`oci.runtime_notes`), as any other of its kind does for it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from crib.host.files import atomic_write
+from crib.model.docker_settings import DockerSettings
 from crib.model.paths import Paths
 from crib.model.settings import HandlerSettings
 from crib.model.shim_settings import ShimSettings
@@ -28,7 +31,9 @@ def write_handler_note(paths: Paths, handler: str, options: HandlerSettings) -> 
         "options": dict(shim.options),
         "sandboxService": shim.sandbox_service,
         "sandboxContainer": options.sandbox_container,
+        "docker": asdict(options.docker),
     }
+    os.makedirs(paths.shims, mode=0o700, exist_ok=True)
     atomic_write(_path(paths, handler), json.dumps(document).encode(), 0o600)
 
 
@@ -58,7 +63,9 @@ def _read(path: str) -> HandlerSettings:
         sandbox_service=str(document["sandboxService"]),
     )
     kind = str(document.get("kind", "shim"))  # of an older daemon, which knew no other
-    return HandlerSettings(kind=kind, sandbox_container=str(document["sandboxContainer"]), shim=shim)
+    docker = DockerSettings(**document.get("docker", {}))
+    container = str(document["sandboxContainer"])
+    return HandlerSettings(kind=kind, sandbox_container=container, shim=shim, docker=docker)
 
 
 def _path(paths: Paths, handler: str) -> str:
