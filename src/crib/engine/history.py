@@ -1,8 +1,8 @@
 """The node's events: kept in the journal for an hour, and read from there by whoever follows them.
 
-A reader has a cursor, the number of the last event that it has seen, and nothing is held for it: it may be
-as slow as it likes, go away and come again, also after a restart of the daemon. When what follows its cursor
-is no longer kept, it is told so, and where it goes on.
+A reader has a cursor, the number of the last event that it has seen. Nothing is held for it. It may be as
+slow as it likes, go away and come back, also after a restart of the daemon. If the events after its cursor
+are no longer kept, the answer says so, and where it goes on.
 """
 
 from __future__ import annotations

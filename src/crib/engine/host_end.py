@@ -1,7 +1,8 @@
 """The host shuts down: containers end by their stop signals, and no end of them counts as their own.
 
-Without it they would get systemd's last SIGTERM, to which the first process of a pid namespace is deaf unless
-it handles it, and the host would wait 90 s for each that is (systemd-system.conf(5), DefaultTimeoutStopSec).
+Otherwise they would get systemd's last SIGTERM. The first process of a pid namespace ignores that signal
+unless it handles it, and the host would wait 90 s for each that does (systemd-system.conf(5),
+DefaultTimeoutStopSec).
 """
 
 from __future__ import annotations

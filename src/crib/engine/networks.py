@@ -1,7 +1,7 @@
 """What is asked of pods' networks outside their start and end: lists, checks, repair, garbage.
 
-A check of one pod runs under its sandbox's lock, so that it never sees a network that is being taken down; a
-repair puts the new attachment on record before it is told.
+A check of one pod runs under its sandbox's lock, so that it never sees a network that is being taken down. A
+repair records the new attachment before it reports it.
 """
 
 from __future__ import annotations

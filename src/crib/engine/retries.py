@@ -37,8 +37,10 @@ class Retries:
     def later(
         self, of: str, name: str, attempt: Callable[[], Awaitable[object]], pause: float = FIRST_PAUSE
     ) -> None:
-        """Have `attempt` made until it raises nothing. Where one of that name goes on already it is left
-        to that; with a `pause` of 0 its next try begins at once, or as soon as the one under way has failed.
+        """Have `attempt` made until it raises nothing.
+
+        If one of that name goes on already, that one is kept. With a `pause` of 0 its next try begins at
+        once, or as soon as the one under way has failed.
         """
         due = self._due.get((of, name))
         if due is None:

@@ -1,8 +1,8 @@
 """Usage of containers and pods, read at the moment of the question.
 
-Nothing is read in the background. A rate of the CPU needs two readings. The one before is that of the last
-question, unless it is too old; the counter of what is new began at 0; and for the rest two readings are taken
-close to each other.
+Nothing is read in the background. A CPU rate needs two readings. The earlier one is that of the last
+question, unless it is too old. A new container's counter began at 0, which serves as the earlier one. For the
+rest, two readings are taken close to each other.
 """
 
 from __future__ import annotations

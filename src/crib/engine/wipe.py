@@ -1,8 +1,8 @@
 """Removing by kind, or everything: what a wipe does, and what it would do.
 
-A running daemon removes through the verbs, and keeps what it needs itself. Without one nothing is assumed of
-the node: a pod that cannot be torn down does not keep the others, what belongs to no row goes by its id, and
-what all pods share goes last.
+A running daemon removes through the verbs, and keeps what it needs itself. Without a daemon, nothing is
+assumed about the node. A pod that cannot be torn down does not stop the removal of others. What belongs to no
+row is removed by its id. What all pods share is removed last.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Where in a container's root a path really lies, and which of those places nothing may be mounted at.
 
-The OCI runtime resolves the place of each mount in the root with all earlier mounts in it. So a link of the
-image, or one in a volume that is mounted above, can lead a mount away from what its request says: over a part
-of /proc, through which the runtime sets labels, profiles and masks (CVE-2019-16884, CVE-2023-27561).
+The OCI runtime resolves the place of each mount in the root with all earlier mounts in it. So a link in the
+image, or in a volume that is mounted above, can lead a mount to another place than the request says. Such a
+place may be a part of /proc, through which the runtime sets labels, profiles and masks (CVE-2019-16884,
+CVE-2023-27561).
 
-Another container may change a volume while the runtime works, so a look before the create is not enough.
-Where a path leads through a volume, the mounts of the first process are looked at before it is let go.
+Another container may change a volume while the runtime works, so a check before the create is not enough.
+Where a path leads through a volume, the mounts of the first process are checked before it may run.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Each gets its connection as descriptor 3 and its name in its environment, as the NRI project's own runtime
 side has it (pkg/adaptation/plugin.go). What it writes is logged. It is killed when the daemon ends, however
-that ends. One that ends by itself, or is dropped, is started again with pauses; one that ends with exit code
-0 has nothing to do on this node, and stays away.
+that ends. A plugin that ends by itself, or is dropped, is started again after a pause. One that ends with
+exit code 0 has nothing to do on this node, and is not started again.
 """
 
 from __future__ import annotations

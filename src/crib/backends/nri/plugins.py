@@ -1,9 +1,9 @@
 """The port `NodePlugins`: all plugins as one, in their order.
 
-The plugins of one verb are asked one after the other, and what each makes of a container the next one sees.
-Verbs of different pods meet only at a plugin, which is asked one thing at a time: a slow one holds up others
-for no longer than its own calls take. What cannot be refused (an end, something that has happened) is told
-to all plugins, whatever one of them answers.
+The plugins of one verb are asked one after the other, and each sees what those before it made of a container.
+A plugin is asked one thing at a time, and only there do verbs of different pods wait for each other: a slow
+plugin delays others by its own calls only. What cannot be refused (an end, something that has happened) is
+told to all plugins, whatever one of them answers.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def _resolv_conf(dns: DnsConfig, resolver: DnsConfig | None) -> bytes:
 def _asked_first(resolver: DnsConfig, hosts: bytes) -> bytes:
     """The host's resolv.conf(5) with the network's servers and domains before its own.
 
-    Of the servers in a file the C library asks the first three only, in turn: the host's own stay behind ours
+    The C library asks only the first three servers of a file, in turn. So the host's own stay behind ours,
     for the time that ours do not answer.
     """
     rest: list[bytes] = []

@@ -1,8 +1,8 @@
 """Pods' rows as they are now, in a file that lasts as long as what they describe: until the next boot.
 
-It lies with the state (a tmpfs), which is never full of what containers write, never hangs and is never
-read-only: a row is written there at once, on the loop, in some tens of microseconds. The disk follows
-(`follower`).
+It lies with the state, on a tmpfs, which never hangs, is never read-only, and is not filled by what
+containers write. So a row is written there at once, on the loop, in some tens of microseconds. The disk
+follows (`follower`).
 """
 
 from __future__ import annotations

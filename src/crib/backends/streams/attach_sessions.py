@@ -1,9 +1,8 @@
-"""Attaching to a container: what each client gets of the one place where its output comes by.
+"""Attaching to a container: its output comes from one place, and each client gets a copy.
 
-What comes is kept for each session within a bound; a session whose client is slower than that is ended with
-an error. Nothing is left out of the middle: what a client has got is always the true beginning of what was
-written, which a file or an archive can be checked by, and whoever only looks attaches again, or reads the
-log.
+Output is kept for each session within a bound. A session whose client is slower than that ends with an error,
+and nothing is left out of the middle. So a client always has the true beginning of what was written, by which
+a file or an archive can be checked. A client that only looks can attach again, or read the log.
 """
 
 from __future__ import annotations

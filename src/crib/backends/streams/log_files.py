@@ -1,8 +1,8 @@
 """A container's log, written by the daemon: a file that a pod may exchange, on a disk that may not answer.
 
-All that touches it runs in threads for files of others. A write waits for as long as the file system takes,
-and the container waits with it; nobody else does. What the file system refuses (a full disk) is lost, and
-that is said in the daemon's log, and in the container's own as soon as it can be written again.
+All that touches it runs in threads for files of others. A write waits for as long as the file system takes.
+The container waits with it; nobody else does. What the file system refuses (a full disk) is lost. The
+daemon's log says so, and the container's own log as soon as it can be written again.
 """
 
 from __future__ import annotations

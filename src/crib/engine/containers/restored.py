@@ -1,8 +1,9 @@
 """Whether a container is to be made from a checkpoint, and what of the checkpoint counts then.
 
-As with CRI-O the image of the request says so: it is the path of an archive, or a checkpoint image. What the
-container is comes from the request alone. Of the checkpoint come CRIU's images, the changes in the root, and
-the name of the image below them, which must be on this node and is under its policy as any other.
+As with CRI-O, the image of the request says so: it is the path of an archive, or a checkpoint image. What the
+container is comes from the request alone. The checkpoint gives CRIU's images, the changes in the root, and
+the name of the image below them. That image must be on this node, and its policy holds for it as for any
+other.
 """
 
 from __future__ import annotations

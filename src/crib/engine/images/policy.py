@@ -1,9 +1,8 @@
 """The image policy: which images may be pulled and run (settings `images.policy` and `images.verifiers`).
 
-The first rule whose pattern fits the image's name decides; without any the image is accepted. Rules are
-looked at when an image is pulled or imported and again when a container is made of it, so that a rule of
-today holds for an image of yesterday; verifier programs are asked at the pull. A rule in audit mode only
-logs.
+The first rule whose pattern matches the image's name decides. If none matches, the image is accepted. Rules
+are applied when an image is pulled or imported, and again when a container is made of it: so a new rule also
+holds for old images. Verifier programs are asked at the pull. A rule in audit mode only logs.
 """
 
 from __future__ import annotations

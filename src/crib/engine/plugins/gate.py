@@ -1,14 +1,14 @@
-"""Keeps apart what a plugin learns when it comes, and what it is told from then on.
+"""Keeps apart what a plugin learns when it joins, and what it is told from then on.
 
-Verbs pass the gate for as long as they ask and tell plugins and change the row that this is about. Who is
-alone behind it sees only rows that belong to both or to neither.
+A verb is inside the gate while it asks or tells plugins and changes the row in question. Whoever is alone
+behind the gate sees each change together with what plugins were told of it, or neither.
 
-    making   passes that make a pod or container. They wait from the moment on at which somebody wants to be
-             alone: such a pass takes the longest, and comes before the verb holds a lock that others want.
-    telling  all others. They wait while somebody is alone, and no longer: they hold locks, and a pass of the
-             first kind may be waiting for one of these.
+    making   passes that make a pod or container. They wait from the moment somebody wants to be alone. Such a
+             pass takes the longest, and comes before the verb holds a lock that others want.
+    telling  all others. They wait only while somebody is alone: they hold locks, and a pass of the first kind
+             may be waiting for one of these.
 
-So who is alone waits for nobody, and everybody's wait is bounded by how long one may be alone.
+So whoever is alone waits for nobody, and every other wait is bounded by how long one may be alone.
 """
 
 from __future__ import annotations

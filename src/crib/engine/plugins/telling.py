@@ -1,11 +1,11 @@
 """The moments at which verbs ask and tell plugins.
 
-A plugin may refuse what has not been done yet: a pod's run, a create, a start, an update. What ends something
-goes on whatever a plugin says, and so does what has been done. Who has refused, or failed in another way, is
-named in the error or in the log.
+A plugin may refuse what has not been done yet: a pod's run, a create, a start, an update. It cannot refuse
+the end of something, or what has already been done. The error or the log names the plugin that refused or
+failed.
 
-When a run or a create fails that plugins have heard of, they hear that it has ended and is removed: one of
-them may have set something aside for it.
+If plugins were told of a run or a create that then fails, they are told that it has ended and is removed. One
+of them may have reserved something for it.
 """
 
 from __future__ import annotations

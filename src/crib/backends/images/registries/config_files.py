@@ -1,7 +1,7 @@
 """The administrator's files about registries: read when they change, bounded, and never passed over.
 
-A file that is there but cannot be used fails the pull with Unavailable, which names the file and what is
-wrong in it: to go on without it would ask other hosts than the administrator wants.
+If a file exists but cannot be used, the pull fails with Unavailable, which names the file and what is wrong
+in it. Without the file, crib would ask other hosts than the administrator wants.
 """
 
 from __future__ import annotations

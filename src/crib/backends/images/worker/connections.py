@@ -1,9 +1,9 @@
 """Connections to registries: sessions, TLS, redirects, and back-off.
 
-Runs in the worker. Redirects are followed here and not by aiohttp, because what is secret stays with its
-host: Authorization, the host's own headers and client certificates go to the origin (scheme, host, port)
-that was asked and nowhere else, and not to that one either once a redirect has led away from it. aiohttp is
-imported when the first pull begins, because an import of an archive does not need it.
+Runs in the worker. Redirects are followed here and not by aiohttp, because secrets stay with their host.
+Authorization, the host's own headers and client certificates go only to the origin (scheme, host, port) that
+was asked. Once a redirect has led away from it, that origin does not get them either. aiohttp is imported
+when the first pull begins, because an import of an archive does not need it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where an address is, and whether a registry may send us there.
 
-A registry names token servers and redirects. One out on the internet has no business to lead us to what only
-this node or its network can reach: what answers there is not made for strangers, and what a token server says
-is handed on to the registry. So URLs are judged here too, and this module finds their proxies.
+A registry names token servers and redirects. A registry on the internet must not lead us to what only this
+node or its network can reach: servers there do not expect strangers, and the answer of a token server is
+handed on to the registry. So URLs are judged here too, and this module finds their proxies.
 """
 
 from __future__ import annotations

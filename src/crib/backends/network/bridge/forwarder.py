@@ -1,7 +1,8 @@
 """Questions that are not about pods go to the servers of the host's resolv.conf(5), one after another.
 
-Each goes out as it came but for a random id, from a random port (the kernel's choice), and an answer counts
-only if it comes from the server that was asked, under that id, to that question. Nothing is remembered.
+A question is sent on as it came, but with a random id, and from a random port that the kernel chooses. An
+answer counts only if it comes from the server that was asked, with that id, and to that question. Nothing is
+cached.
 """
 
 from __future__ import annotations

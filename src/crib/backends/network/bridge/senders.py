@@ -1,10 +1,14 @@
 """Who may send in whose name: an nftables table of family bridge, which sees each frame that a pod sends.
 
-From a pod's port (its interface group says that it is one) passes what has the pod's own MAC and one of its
-own addresses, and nothing else: no ARP and no neighbour advertisement for another's address, no frame but of
-IP and ARP, no VLAN tag, and no message of a router or a DHCP server. So a pod takes nobody's address and is
-nobody's gateway, whatever runs in it. The rules are fixed; a pod adds elements to sets. A port without
-elements passes nothing.
+An interface group marks the ports of pods. From such a port only frames with the pod's own MAC and one of its
+own addresses pass. What does not pass:
+
+* ARP and neighbour advertisements for another's address
+* frames of other protocols than IP and ARP, and VLAN tags
+* messages of a router or a DHCP server
+
+So a pod takes nobody's address and is nobody's gateway, whatever runs in it. The rules are fixed; a pod adds
+elements to sets. A port without elements passes nothing.
 
 Elements are added by messages of our own and on the thread that makes the pod's pair (`host.nftables`).
 

@@ -1,7 +1,7 @@
 """Whether pods can be attached to the CNI networks now, what is missing, and the wait for it.
 
-To look at files is cheap and always done. A plugin's word (STATUS) costs a process: it is asked for when
-somebody wants to know, while a pod waits, and after a failed ADD, never before an ADD that may well succeed.
+Files are cheap to read, and are always read. A plugin's answer (STATUS) costs a process. So it is asked only
+when somebody wants to know, while a pod waits, and after a failed ADD; never before an ADD that may succeed.
 """
 
 from __future__ import annotations
