@@ -50,6 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
+@pytest.hookimpl(trylast=True)  # after the fixtures' ends, which come in this hook when a run is interrupted
 def pytest_sessionfinish() -> None:
     nursery.end_nursery()
 

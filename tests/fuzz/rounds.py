@@ -25,11 +25,11 @@ from crib.client import volumes
 from crib.client.errors import NotFound
 from crib.host.mount_table import mounts_below
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests import patience
 from tests.fuzz.requests import METHODS, OddRequests, World
 from tests.fuzz.shrinking import smaller
 from tests.fuzz.taming import Haven, tame
 from tests.images import busybox_image, write_saved_archive
+from tests.patience import PATIENCE
 from tests.system.labs.daemon import SETTLE_SECONDS, Cri, Cribd
 from tests.system.labs.leftovers import Leftovers, remove_cgroups
 
@@ -48,9 +48,9 @@ action = "reject"
 CALLERS = 4
 CALLS = 9
 """Of each caller in a round."""
-PATIENCE = 120.0 * patience.PATIENCE
+CALL_PATIENCE = 120.0 * PATIENCE
 """Seconds for a call that is neither cancelled nor waits by its contract; beyond them it hangs."""
-VERSION_PATIENCE = 60.0 * patience.PATIENCE
+VERSION_PATIENCE = 60.0 * PATIENCE
 """Seconds for Version, which is asked all the time: where others have the CPUs it once took over 10."""
 MOMENT = 0.3
 """Seconds that streams, and calls that wait for a container, are given."""
@@ -177,7 +177,7 @@ class Rounds:
         """Code, text and last answer; a call with a limit is cut off then."""
         stub = _stub(cri, method)
         own = limit or (MOMENT if method in _WAITING else 0.0)
-        call = stub(request, timeout=own or PATIENCE)
+        call = stub(request, timeout=own or CALL_PATIENCE)
         reply: Message | None = None
         try:
             if METHODS[method].server_streaming:
@@ -188,7 +188,9 @@ class Rounds:
         except grpc.aio.AioRpcError as error:
             code, text = error.code(), error.details() or ""
             if code == grpc.StatusCode.DEADLINE_EXCEEDED and not own:
-                self.findings.problems.append(f"{method} did not answer in {PATIENCE} s: {_shown(request)}")
+                self.findings.problems.append(
+                    f"{method} did not answer in {CALL_PATIENCE} s: {_shown(request)}"
+                )
         else:
             code, text = grpc.StatusCode.OK, ""
         self.findings.calls += 1
