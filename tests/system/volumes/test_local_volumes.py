@@ -114,10 +114,8 @@ async def test_a_container_is_told_when_its_volume_is_full(disk: Path, tmp_path:
             )
             (one,) = await volumes.publish(cri.connection, request)
             pod = await cri.run_pod("one")
-            mounts = [pb.Mount(container_path="/data", host_path=one.path)]
-            user = pb.LinuxContainerSecurityContext(run_as_user=pb.Int64Value(value=1000))
-            linux = pb.LinuxContainerConfig(security_context=user)
-            container = await cri.run_container(pod, "sleep", "60", mounts=mounts, linux=linux)
+            mounts = [pb.Mount(container_path="/data", host_path=one.path, selinux_relabel=True)]
+            container = await cri.run_container(pod, "sleep", "60", mounts=mounts)
             write = f"dd if=/dev/zero of=/data/file bs=64k count={2 * LIMIT >> 16} conv=fsync 2>&1"
             said = await cri.sh(container, f"{write} || true")
             assert too_much(said)
