@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from crib.backends.pods.usage import UsageReader
-from crib.host.cgroup_stats import StatsReader
+from crib.host.cgroup_stats import For, StatsReader
 from crib.host.cgroups import CgroupLayout
 from crib.model.paths import Paths
 from crib.model.stats import CgroupUsage, Pressure, Stall, SwapUsage
@@ -76,3 +77,26 @@ def test_pressure_of_the_cpu_is_told_without_full_where_the_kernel_has_none(
     usage = read(reader, tmp_path / "pod", cpu_pressure=PRESSURE.splitlines()[0] + "\n")
     assert usage.cpu is not None
     assert usage.cpu.pressure == Pressure(WAITED.some)
+
+
+def test_descriptors_are_counted_again_once_a_process_has_run(reader: UsageReader, tmp_path: Path) -> None:
+    pod = tmp_path / "pod"
+    read(reader, pod)
+    (pod / "cgroup.procs").write_text(f"{os.getpid()}\n")
+
+    def told() -> int:
+        usage = reader.cgroup("/pod", For.METRICS, processes=True, open_files=True)
+        assert usage.processes is not None
+        assert usage.processes.descriptors is not None
+        return usage.processes.descriptors
+
+    told()  # the files of the cgroup are open from now on
+    (pod / "cpu.stat").write_text("usage_usec 6000\n")
+    first = told()
+    own = os.open(os.devnull, os.O_RDONLY)
+    try:
+        assert told() == first, "by its CPU time nobody has run"
+        (pod / "cpu.stat").write_text("usage_usec 6001\n")
+        assert told() == first + 1
+    finally:
+        os.close(own)
