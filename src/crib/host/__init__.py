@@ -9,7 +9,8 @@ subject:
 
 * processes: `processes`, `tied_programs`, `package_hints`, `capture`, `adoption` with `orphans`,
   `executions`, `pidfds`, `kept_descriptors`, `strays`, `undying`, `sealed`, `priority` (nice values, OOM
-  scores), `notify`; `streams` and `terminals` for what they read and write; `peers` (who is connected to our socket).
+  scores), `notify`; `streams` and `terminals` for what they read and write; `peers` (who is connected to our
+  socket).
 * namespaces: `namespaces` on `entering`, `user_namespaces`, `sysctls`, `dialing` (sockets in another one).
 * cgroups: `cgroups` on `cgroup_trees`, `cgroup_options` (how a tree is mounted), `cgroup_limits`,
   `cgroup_stats` on `cgroup_files`, `cgroup_figures` and `kept_files`, `memory_limits` with `kernel_log` (who
