@@ -23,11 +23,14 @@ MOST_LAYERS = 500
 """Of one overlay (kernel fs/overlayfs)."""
 _MODULES = ("crc16", "mbcache", "jbd2", "ext4")
 """Where ext4 is not built into the kernel."""
-_LAYER_FLAGS = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
-"""An overlay looks at its own flags for set-uid programs and device nodes."""
-_DISK_OPTIONS = "discard,noinit_itable"
+_LAYER = ("erofs", kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV, "")
+"""How it is mounted: type, flags and options. An overlay looks at its own flags for set-uid programs and
+device nodes.
+"""
+_DISK = ("ext4", 0, "discard,noinit_itable")
 """What is deleted inside is given back to the host. The host has made the file: what it has not written is
-zero already."""
+zero already.
+"""
 OWN_INODES = 13
 """Of an empty disk: ten that ext4 keeps for itself, lost+found, `work`, and what overlayfs makes in that."""
 MOST_USER_BYTES = 1 << 20
@@ -85,10 +88,10 @@ def mount(loop: Loop, bundle: str, place: str) -> Job:
         kernel.load(*_MODULES)
         for number, lun in enumerate(wanted["layers"]):
             name = yield from disks.find(loop, lun)
-            _mount(root, name, f"{place}/{number}", "erofs", _LAYER_FLAGS)
+            _mount(root, name, f"{place}/{number}", _LAYER)
         name = yield from disks.find(loop, wanted["disk"])
         root.disk, root.path = f"{place}/disk", target
-        _mount(root, name, root.disk, "ext4", 0, _DISK_OPTIONS)
+        _mount(root, name, root.disk, _DISK)
         _stack(place, len(wanted["layers"]), target)
         root.mounts.append(target)
     except BaseException:
@@ -97,7 +100,8 @@ def mount(loop: Loop, bundle: str, place: str) -> Job:
     return root
 
 
-def _mount(root: StackedRoot, disk: str, place: str, kind: str, flags: int, options: str = "") -> None:
+def _mount(root: StackedRoot, disk: str, place: str, how: tuple[str, int, str]) -> None:
+    kind, flags, options = how
     _make(root, place)
     try:
         kernel.mount(f"/dev/{disk}", place, kind, flags, options)

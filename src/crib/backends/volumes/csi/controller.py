@@ -222,7 +222,7 @@ def _wrong_volume(request: pb.CreateVolumeRequest, made: pb.Volume, facts: Drive
     if 0 < made.capacity_bytes < wanted:
         return f"the volume has {made.capacity_bytes} bytes, of {wanted} that were asked for"
     if request.HasField("volume_content_source") and made.content_source != request.volume_content_source:
-        return "it does not say that the volume was made from what it is to begin as"
+        return "it does not say that the volume was made from the snapshot or volume that was named"
     if not is_here(made, facts):
         return "the volume cannot be had on this node"
     return ""
