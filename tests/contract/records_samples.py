@@ -233,6 +233,7 @@ def full_volume_spec() -> VolumeSpec:
         parameters={"pool": "ssd"},
         source="volume-0",
         snapshot="0" * 32,
+        clone_of="1" * 32,
         capacity=1 << 30,
         access_modes=(AccessMode.READ_WRITE_ONCE_POD, AccessMode.READ_ONLY_MANY),
         block=True,

@@ -38,6 +38,7 @@ class PlayedGuest:
     boot: Callable[[], object] = lambda: None
     suite: Callable[[], object] = lambda: None
     closed: bool = False
+    level_of_services: tuple[str, ...] = ()
     streamed: list[Sequence[str]] = field(default_factory=list)
 
     def __enter__(self) -> Self:

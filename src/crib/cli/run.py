@@ -62,8 +62,10 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
             found = await jobs.keep_job(connection, job, dirs)
             results.append(_job_result(found, time.monotonic() - began))
             if options.output is Format.TABLE:
-                how = found.message or "suspended"
-                tell(f"job {job.label} is kept up ({how}, {results[-1]['seconds']:.2f} s)")
+                how, why = "is kept up", found.message or "suspended"
+                if found.phase == "Removed":
+                    how, why = "has ended", "removed by its ttlSecondsAfterFinished"
+                tell(f"job {job.label} {how} ({why}, {results[-1]['seconds']:.2f} s)")
         for plan in read.alone() if options.restart else plans:
             began = time.monotonic()
             if options.restart:

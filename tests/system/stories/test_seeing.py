@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from crib import __version__
+from crib.backends.environment import POD_MEMORY
 from crib.client import node
 from crib.client.usage import UsageClient
 from crib.host.cgroups import detect_layout
@@ -106,7 +107,7 @@ async def test_the_limit_of_a_pod_is_told_apart_from_that_of_a_container(cribd: 
         end = await the_end(cri, box)
         assert (end.cause, end.signal, end.oom.level) == ("oom", 9, "pod")
         assert end.oom.cgroup.endswith(pod.id)
-        assert (end.oom.limit_bytes, end.HasField("stop")) == (16 * MIB, False)
+        assert (end.oom.limit_bytes, end.HasField("stop")) == (16 * MIB + POD_MEMORY, False)
 
 
 async def test_who_asked_for_an_end_is_told_after_a_removal_and_a_restart_too(own: Cribd) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crib.client import kept, lookup
-from crib.client.errors import PodFailure
+from crib.client.errors import NotFound, PodFailure
 from crib.client.workloads import keeping
 from crib.manifest.jobs import JOB_NAME, JOB_UID
-from crib.stubs.node.v1.node_pb2 import KeepPodRequest
+from crib.stubs.node.v1.node_pb2 import KeepPodRequest, KeptPod
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from crib.client.connection import Connection
     from crib.manifest.plan import Dirs, JobPlan
-    from crib.stubs.node.v1.node_pb2 import KeptPod
     from crib.stubs.runtime.v1.api_pb2 import PodSandbox
 
 
@@ -38,7 +37,8 @@ async def kept_job(connection: Connection, pod: PodSandbox) -> KeptPod | None:
 async def keep_job(connection: Connection, job: JobPlan, dirs: Dirs) -> KeptPod:
     """Hand the Job over to the daemon, and wait until it has begun, unless it is suspended.
 
-    PodFailure when it cannot begin, or not yet.
+    PodFailure when it cannot begin, or not yet. One that has ended and was removed before
+    anybody looked, as its ttlSecondsAfterFinished wants, has the phase Removed.
     """
     request = KeepPodRequest(
         namespace=job.namespace,
@@ -48,7 +48,12 @@ async def keep_job(connection: Connection, job: JobPlan, dirs: Dirs) -> KeptPod:
         manifest=job.document,
     )
     await kept.keep(connection, request)
-    found = await keeping.follow(connection, job.uid, _has_begun)
+    try:
+        found = await keeping.follow(connection, job.uid, _has_begun)
+    except NotFound:
+        if job.ttl is None:
+            raise
+        return KeptPod(namespace=job.namespace, name=job.name, uid=job.uid, phase="Removed")
     if found.phase in ("Running", "Succeeded", "Suspended"):
         return found
     state = "has failed" if found.phase == "Failed" else "does not run, and is tried again"
