@@ -24,12 +24,19 @@ from crib.client.errors import (
     WrongState,
 )
 from crib.client.streams import StreamOptions
+from crib.client.workloads import PODS_DIR_VARIABLE
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.testing import FakeProgram, FakeServer
 from tests.unit.streaming.lab import until
 
 ROOT = Path(__file__).parents[3]
 SLEEP = ContainerSpec("busybox", ["sleep", "1000"])
+
+
+@pytest.fixture(autouse=True)
+def own_files_of_pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake writes real logs: not into the host's own directory."""
+    monkeypatch.setenv(PODS_DIR_VARIABLE, str(tmp_path / "pods"))
 
 
 def test_a_call_fails_as_often_as_it_is_told() -> None:
