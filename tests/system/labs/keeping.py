@@ -59,9 +59,9 @@ def run(cribd: Cribd, directory: Path, *arguments: str) -> str:
 def supervisor_of(cribd: Cribd) -> int | None:
     """The pid of the daemon's child."""
     for line in Path(f"/proc/{cribd.pid}/task/{cribd.pid}/children").read_text().split():
-        words = Path(f"/proc/{line}/cmdline").read_bytes()
-        if b"crib.supervisor" in words:
-            return int(line)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            if b"crib.supervisor" in Path(f"/proc/{line}/cmdline").read_bytes():
+                return int(line)
     return None
 
 
