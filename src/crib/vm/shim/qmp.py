@@ -13,10 +13,11 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from crib.vm.shim.watching import received
+
 COMMAND_TIME = 30.0
 """Seconds for qemu to do what it is told, on a busy host."""
 MOST_LINE_BYTES = 1 << 20
-_READ_BYTES = 1 << 16
 
 
 class QmpFailed(OSError):
@@ -94,12 +95,9 @@ class Qmp:
             raise QmpFailed(f"{what}: no answer of qemu in {COMMAND_TIME:.0f} s") from None
 
     def _read(self) -> None:
-        try:
-            data = self._end.recv(_READ_BYTES)
-        except BlockingIOError:
+        data = received(self._end)
+        if data is None:
             return
-        except OSError:
-            data = b""
         self._held += data
         if not data or len(self._held) > MOST_LINE_BYTES:
             self.close()

@@ -17,7 +17,7 @@ KILL_TIME = 10.0
 """Seconds from SIGKILL to the end of a program."""
 CONSOLE_BYTES = 16 << 10
 """Of what the guest's kernel and the programs said last, that are kept."""
-_READ_BYTES = 4096
+_READ_BYTES = 1 << 16
 
 
 class Watched:
@@ -51,6 +51,16 @@ class Watched:
         self.ended.set_result(f"{self.program.name} {how}")
 
 
+def received(end: socket.socket) -> bytes | None:
+    """What a socket that does not block has: empty once nothing can come any more, None if nothing yet."""
+    try:
+        return end.recv(_READ_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
 class Words:
     """The last of what the guest's console and the programs have said."""
 
@@ -62,12 +72,9 @@ class Words:
         self._loop.add_reader(end, self._read)
 
     def _read(self) -> None:
-        try:
-            data = self._end.recv(_READ_BYTES)
-        except BlockingIOError:
+        data = received(self._end)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self.close()
             return
